@@ -1,0 +1,10 @@
+# One interface target that carries the warnings and sanitizers of every target of the core.
+add_library(pycomm_flags INTERFACE)
+target_compile_options(pycomm_flags INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+if(PYCOMM_WERROR)
+  target_compile_options(pycomm_flags INTERFACE -Werror)
+endif()
+if(PYCOMM_SANITIZE)
+  target_compile_options(pycomm_flags INTERFACE -fsanitize=${PYCOMM_SANITIZE} -fno-omit-frame-pointer -g)
+  target_link_options(pycomm_flags INTERFACE -fsanitize=${PYCOMM_SANITIZE})
+endif()

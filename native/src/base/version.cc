@@ -1,0 +1,2 @@
+// Build identity: lets Python notice a stale core.
+#include "base/version.h"

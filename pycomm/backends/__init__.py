@@ -1,0 +1,1 @@
+"""Backends: ways to move bytes behind one interface."""

@@ -1,0 +1,1 @@
+"""Planners: algorithms that turn a request into a schedule."""
