@@ -1,4 +1,11 @@
-// The Python module: the only file that includes pybind11.
-#include <pybind11/pybind11.h>
+// The Python module pycomm._native. Imported by pycomm/core.py and nobody else.
+#include "base/version.h"
+#include "bind.h"
 
-PYBIND11_MODULE(_native, module) { module.doc() = "The C++ core of pycomm."; }
+PYBIND11_MODULE(_native, module) {
+  module.doc() = "The C++ core of pycomm.";
+  module.attr("core_version") = pycomm::kCoreVersion;
+  pycomm::bindings::bind_reduce(module);
+  pycomm::bindings::bind_verify(module);
+  pycomm::bindings::bind_engine(module);
+}
