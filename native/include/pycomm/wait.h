@@ -87,6 +87,14 @@ struct alignas(64) Doorbell {
 // How a wait ended.
 enum class Waited : std::uint8_t { ready, deadline, failed };
 
+// Called by a sleeping thread after every nap (at least ten times a second), so that the owner of the thread can look at
+// what the core knows nothing of: Python looks at pending signals here. It may set the group's Failure to end the wait.
+struct SleepHook {
+  void (*call)(void* arg) noexcept = nullptr;
+  void* arg = nullptr;
+};
+inline thread_local SleepHook sleep_hook;
+
 struct Patience {
   int spins = 2000;  // polls with a pause before the first yield (0 when ranks outnumber cores)
   int yields = 200;  // polls with sched_yield before sleeping
@@ -120,6 +128,7 @@ Waited wait_until(Ready&& ready, Doorbell& bell, const Failure& failure, Deadlin
       }
     }
     bell.sleepers.fetch_sub(1, std::memory_order_relaxed);
+    if (sleep_hook.call != nullptr) sleep_hook.call(sleep_hook.arg);
     if (done || ready()) return Waited::ready;
     if (failure.failed()) return Waited::failed;
     if (deadline.passed()) return Waited::deadline;
