@@ -1,8 +1,8 @@
 """Every ``PYCOMM_*`` setting, in one table.
 
-A setting is read from the environment each time it is asked for, so a change in ``os.environ`` counts from the
-next communicator on. Arguments in code come before settings, settings before the defaults below. ``pycomm
-doctor`` prints the table with the values in force.
+A setting is read from the environment each time it is asked for, so a change in ``os.environ`` counts from
+the next communicator on. Arguments in code come before settings, settings before the defaults below.
+``pycomm doctor`` prints the table with the values in force.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ def _log_spec(text: str) -> str:
 
 
 _BOOL: Final = "1 or 0"
+_LOG: Final = "debug, info, warning, error, critical or off, with 'part=' before it for one part of pycomm"
 _TABLE = (
     Setting("algo", "", "force algorithms, e.g. 'ring' or 'allreduce:ring'", "algorithms", str),
     Setting("backend", "native", "backend, where pycomm.init() names none", "a backend's name", str),
@@ -132,7 +133,7 @@ _TABLE = (
     Setting("family", 0, "address family of TCP: 4, 6 or 0 for either", "0, 4 or 6", _one_of(0, 4, 6)),
     Setting("flat", True, "use the engine's own collectives where all ranks share memory", _BOOL, _flag),
     Setting("interface", "", "network interface of TCP; chosen when empty", "its name", str),
-    Setting("log", "", "log levels, e.g. 'info,planner=debug'", "levels like that", _log_spec),
+    Setting("log", "", "log levels, e.g. 'info,planner=debug'", _LOG, _log_spec),
     Setting("round_once", False, "round half types once in all, not once per contribution", _BOOL, _flag),
     Setting("secret", "", "the job's secret, the same on every rank", "any text", str, is_secret=True),
     Setting("shm", True, "use shared memory between ranks of one host", _BOOL, _flag),
