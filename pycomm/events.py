@@ -73,6 +73,10 @@ class Phase(IntEnum):
         return self.name.lower()
 
 
+_KINDS: Final = {kind.label: kind for kind in CollectiveKind}
+_PHASES: Final = {phase.label: phase for phase in Phase}
+
+
 class Event(NamedTuple):
     """One record. ``-1`` where a number does not apply.
 
@@ -230,13 +234,13 @@ def read_dump(path: str | Path) -> Dump:
         events: list[Event] = []
         for number, text in enumerate(lines[1:], 2):  # noqa: B007 (the number is used when a line is bad)
             events.append(_event(msgspec.json.decode(text, type=_Line)))
-    except (msgspec.DecodeError, KeyError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
         raise UsageError(f"{path}, line {number}: not an event dump: {error}") from error
     return Dump(head.reason, tuple(events))
 
 
 def _event(line: _Line) -> Event:
-    kind, phase = CollectiveKind[line.kind.upper()], Phase[line.phase.upper()]
+    kind, phase = _KINDS[line.kind], _PHASES[line.phase]
     return Event(
         line.time_ns,
         line.rank,
