@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from pycomm.types import CollectiveKind
 
-__all__ = ["block_count", "equal_form", "input_chunks", "output_chunks"]
+__all__ = ["block_count", "buffer_chunks", "equal_form", "input_chunks", "output_chunks"]
 
 _EQUAL = {
     CollectiveKind.ALLGATHERV: CollectiveKind.ALLGATHER,
@@ -84,3 +84,17 @@ def output_chunks(kind: CollectiveKind, nranks: int, root: int, pieces: int, ran
     if kind is CollectiveKind.ALLTOALL:
         return _chunks(np.arange(nranks) * nranks + rank, pieces)
     return _chunks(np.arange(block_count(kind, nranks)), pieces)
+
+
+def buffer_chunks(kind: CollectiveKind, nranks: int, root: int, pieces: int, rank: int) -> npt.NDArray[np.int64]:
+    """Global chunk of each index of the one buffer of an in-place schedule.
+
+    It is the OUTPUT (``reduce_scatter``, ``scatter``: the INPUT) or, where the rank has none, the other of the two: a rank
+    that is not the root of ``gather`` or ``scatter`` holds its one block from index 0. The buffer of ``alltoall`` is
+    named by its final content; index d of it starts as the block that goes to rank d.
+    """
+    first, second = output_chunks, input_chunks
+    if equal_form(kind) in (CollectiveKind.REDUCE_SCATTER, CollectiveKind.SCATTER):
+        first, second = second, first
+    chunks = first(kind, nranks, root, pieces, rank)
+    return chunks if chunks.size else second(kind, nranks, root, pieces, rank)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pycomm.schedule import Schedule
@@ -57,6 +57,12 @@ class PlanCost:
         Chunks sent by all ranks together.
     reduced
         Chunks combined by the busiest rank (gamma term).
+    messages
+        Messages sent or received by the busiest rank, whichever is more: each costs its own overhead even when
+        they do not wait for one another. Not part of equality.
+    fill
+        Chunks that pass on the longest path besides those of the busiest rank: what it takes to fill a pipeline.
+        Not part of equality.
     """
 
     steps: int
@@ -64,6 +70,8 @@ class PlanCost:
     received: int
     total: int
     reduced: int
+    messages: int = field(default=0, compare=False)
+    fill: int = field(default=0, compare=False)
 
 
 class Planner(Protocol):

@@ -1,0 +1,304 @@
+"""Building schedules: whole rounds of all ranks at once, or one op of one rank, in the same words.
+
+Every argument that names a rank, a peer or a place may be one integer or an array with one entry per op, so
+that ``builder.send(ranks, (ranks + 1) % n, inp(0))`` is a send of every rank. The ops of one rank come in the
+order of the calls that make them; ``when`` reorders them, stably, where an algorithm is easier to say lane by lane
+than in time.
+
+Planners always write INPUT and OUTPUT as if they were two buffers; for an in-place request
+:meth:`ScheduleBuilder.finish` renames them and drops the copies that this makes void.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pycomm.collectives.spec import equal_form
+from pycomm.schedule.ir import NCOLUMNS, OpKind, Schedule, Space
+from pycomm.types import CollectiveKind
+
+__all__ = ["NOWHERE", "Ints", "Place", "Request", "ScheduleBuilder", "inp", "out", "scr", "smallest_capacity"]
+
+Array = npt.NDArray[np.int64]
+Ints = int | Array
+
+
+class Request(Protocol):
+    """What the builder reads of a :class:`pycomm.planner.base.PlanRequest`."""
+
+    @property
+    def kind(self) -> CollectiveKind:
+        """The collective."""
+
+    @property
+    def nranks(self) -> int:
+        """Number of ranks."""
+
+    @property
+    def root(self) -> int:
+        """The root, ``-1`` where there is none."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether INPUT and OUTPUT are one buffer."""
+
+
+class Place(NamedTuple):
+    """One span per op: ``count`` chunks from ``start`` in ``space``, each an integer or an array."""
+
+    space: Ints
+    start: Ints
+    count: Ints = 1  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+
+
+def inp(start: Ints, count: Ints = 1) -> Place:
+    """Chunks of INPUT."""
+    return Place(Space.INPUT, start, count)
+
+
+def out(start: Ints, count: Ints = 1) -> Place:
+    """Chunks of OUTPUT."""
+    return Place(Space.OUTPUT, start, count)
+
+
+def scr(start: Ints, count: Ints = 1) -> Place:
+    """Slots of SCRATCH, as :meth:`ScheduleBuilder.scratch` handed them out."""
+    return Place(Space.SCRATCH, start, count)
+
+
+NOWHERE = Place(-1, -1, 0)
+"""The place of a signal: a message that moves nothing."""
+
+
+class ScheduleBuilder:
+    """Collects ops and turns them into a :class:`~pycomm.schedule.Schedule`.
+
+    Parameters
+    ----------
+    request
+        What is being planned; gives kind, nranks, root and in_place.
+    name
+        Name of the algorithm.
+    pieces
+        Chunks per block.
+    channels
+        Channel numbers are below this.
+
+    Examples
+    --------
+    >>> from pycomm.planner.base import PlanRequest
+    >>> from pycomm.types import CollectiveKind
+    >>> builder = ScheduleBuilder(PlanRequest(CollectiveKind.BROADCAST, 2, root=0), "pair")
+    >>> builder.copy(0, inp(0), out(0))
+    >>> builder.send(0, 1, inp(0))
+    >>> builder.recv(1, 0, out(0))
+    >>> builder.finish().ops.shape
+    (3, 8)
+    """
+
+    def __init__(self, request: Request, name: str, *, pieces: int = 1, channels: int = 1) -> None:
+        self.request = request
+        self.name = name
+        self.pieces = pieces
+        self.channels = channels
+        self._single: list[tuple[int, ...]] = []
+        self._bodies: list[npt.NDArray[np.int32]] = []
+        self._slots: list[tuple[Array, Array]] = []
+        self._next_slot: Array = np.zeros(request.nranks, np.int64)
+
+    def scratch(self, rank: Ints, chunks: npt.ArrayLike) -> Ints:
+        """Reserve a run of scratch slots.
+
+        Parameters
+        ----------
+        rank
+            One rank, or an array of ranks that are all different.
+        chunks
+            The global chunk that each slot has the size of: a sequence for one rank, one row per rank for an
+            array.
+
+        Returns
+        -------
+        int or array
+            The first slot of the run (of each rank's run).
+        """
+        named = np.asarray(chunks, np.int64)
+        if isinstance(rank, np.ndarray):
+            named = named.reshape(rank.size, -1)
+            start = self._next_slot[rank]
+            self._next_slot[rank] += named.shape[1]
+            self._slots.append((np.repeat(rank, named.shape[1]), named.reshape(-1)))
+            return start
+        named = named.reshape(-1)
+        first = int(self._next_slot[rank])
+        self._next_slot[rank] += named.size
+        self._slots.append((np.full(named.size, rank, np.int64), named))
+        return first
+
+    def copy(self, rank: Ints, src: Place, dst: Place, *, when: Ints = 0) -> None:
+        """``dst := src``."""
+        self.rows(rank, OpKind.COPY, -1, -1, src, dst, when)
+
+    def reduce(self, rank: Ints, src: Place, dst: Place, *, when: Ints = 0) -> None:
+        """``dst := dst (op) src``."""
+        self.rows(rank, OpKind.REDUCE, -1, -1, src, dst, when)
+
+    def send(self, rank: Ints, peer: Ints, src: Place, *, channel: Ints = 0, when: Ints = 0) -> None:
+        """Hand ``src`` to ``peer``."""
+        self.rows(rank, OpKind.SEND, peer, channel, src, NOWHERE, when)
+
+    def recv(self, rank: Ints, peer: Ints, dst: Place, *, channel: Ints = 0, when: Ints = 0) -> None:
+        """``dst :=`` the next message from ``peer``."""
+        self.rows(rank, OpKind.RECV, peer, channel, NOWHERE, dst, when)
+
+    def recv_reduce(
+        self, rank: Ints, peer: Ints, src: Place, dst: Place, *, channel: Ints = 0, when: Ints = 0
+    ) -> None:
+        """``dst := src (op)`` the next message from ``peer``."""
+        self.rows(rank, OpKind.RECV_REDUCE, peer, channel, src, dst, when)
+
+    def rows(
+        self, rank: Ints, kind: int, peer: Ints, channel: Ints, src: Place, dst: Place, when: Ints = 0
+    ) -> None:
+        """Add ops of one kind by their columns; all the verbs above end here."""
+        count = dst.count if isinstance(src.space, int) and src.space < 0 else src.count
+        fields = (kind, peer, channel, src.space, src.start, dst.space, dst.start, count, rank, when)
+        size = -1
+        for column in fields:
+            if isinstance(column, np.ndarray):
+                size = max(size, column.size)
+                if column.size == 0:
+                    return
+        if size < 0:
+            self._single.append(fields)  # type: ignore[arg-type]  # no array among them
+            return
+        self._flush()
+        body = np.empty((size, NCOLUMNS + 2), np.int32)
+        for index, column in enumerate(fields):
+            body[:, index] = column
+        self._bodies.append(body)
+
+    def finish(self, capacity: int | None = 1) -> Schedule:
+        """Make the schedule.
+
+        Parameters
+        ----------
+        capacity
+            Unmatched messages per (source, destination, channel) that the programs need; ``None`` finds the
+            smallest number by running them, which takes a time linear in the ops for each number tried.
+        """
+        self._flush()
+        request = self.request
+        body = np.concatenate(self._bodies) if self._bodies else np.empty((0, NCOLUMNS + 2), np.int32)
+        rank, when = body[:, NCOLUMNS], body[:, NCOLUMNS + 1]
+        if when.any():
+            order = np.lexsort((when, rank))
+        else:
+            order = np.argsort(rank.astype(np.uint16) if request.nranks <= 1 << 16 else rank, kind="stable")
+        rank = rank[order]
+        ops = np.ascontiguousarray(body[order, :NCOLUMNS])
+        if request.in_place:
+            rename_in_place(ops, rank, request, self.pieces)
+            void = (ops[:, 0] == OpKind.COPY) & (ops[:, 3] == ops[:, 5]) & (ops[:, 4] == ops[:, 6])
+            ops, rank = ops[~void], rank[~void]
+        owner = np.concatenate([r for r, _ in self._slots]) if self._slots else np.empty(0, np.int64)
+        named = np.concatenate([c for _, c in self._slots]) if self._slots else np.empty(0, np.int64)
+        schedule = Schedule(
+            name=self.name,
+            kind=request.kind,
+            nranks=request.nranks,
+            root=request.root,
+            pieces=self.pieces,
+            in_place=request.in_place,
+            channels=self.channels,
+            capacity=1 if capacity is None else capacity,
+            ops=ops,
+            offsets=_offsets(rank, request.nranks),
+            scratch=named[np.argsort(owner, kind="stable")].astype(np.int32),
+            scratch_offsets=_offsets(owner, request.nranks),
+        )
+        if capacity is None:
+            return replace(schedule, capacity=smallest_capacity(schedule))
+        return schedule
+
+    def _flush(self) -> None:
+        if self._single:
+            self._bodies.append(np.array(self._single, np.int32).reshape(-1, NCOLUMNS + 2))
+            self._single = []
+
+
+def _offsets(owner: npt.NDArray[np.signedinteger], nranks: int) -> Array:
+    offsets = np.zeros(nranks + 1, np.int64)
+    np.cumsum(np.bincount(owner, minlength=nranks), out=offsets[1:])
+    return offsets
+
+
+def rename_in_place(
+    ops: npt.NDArray[np.int32], rank: npt.NDArray[np.int32], request: Request, pieces: int
+) -> None:
+    """Rename, in ``ops`` itself, the buffer that an in-place schedule does not speak of."""
+    kind = equal_form(request.kind)
+    old, new = Space.INPUT, Space.OUTPUT
+    if kind in (CollectiveKind.REDUCE_SCATTER, CollectiveKind.SCATTER):
+        old, new = new, old
+    natural = np.zeros(request.nranks, np.int32)
+    if kind in (CollectiveKind.ALLGATHER, CollectiveKind.REDUCE_SCATTER):
+        natural[:] = np.arange(request.nranks) * pieces
+    elif kind in (CollectiveKind.GATHER, CollectiveKind.SCATTER):
+        natural[request.root] = request.root * pieces
+    for space, start in ((3, 4), (5, 6)):
+        hit = ops[:, space] == old
+        if natural.any():
+            ops[hit, start] += natural[rank[hit]]
+        ops[hit, space] = new
+
+
+def smallest_capacity(schedule: Schedule) -> int:
+    """Fewest unmatched messages per (source, destination, channel) with which the programs still end."""
+    low, high = 1, 1
+    while not _ends(schedule, high):
+        low, high = high + 1, 2 * high
+        if high > 2 * len(schedule.ops) + 2:
+            raise ValueError(f"schedule {schedule.name!r} never ends, whatever its channels hold; verify it")
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _ends(schedule, middle) else (middle + 1, high)
+    return low
+
+
+def _ends(schedule: Schedule, capacity: int) -> bool:
+    """Whether the programs end when every channel holds at most ``capacity`` messages."""
+    programs: Sequence[list[list[int]]] = [
+        schedule.program(r)[:, :3].tolist() for r in range(schedule.nranks)
+    ]
+    at = [0] * schedule.nranks
+    held: dict[tuple[int, int, int], int] = defaultdict(int)
+    ready = deque(range(schedule.nranks))
+    queued = [True] * schedule.nranks
+    while ready:
+        rank = ready.popleft()
+        queued[rank] = False
+        program = programs[rank]
+        while at[rank] < len(program):
+            kind, peer, channel = program[at[rank]]
+            if kind == OpKind.SEND:
+                lane = (rank, peer, channel)
+                if held[lane] == capacity:
+                    break
+                held[lane] += 1
+            elif kind in (OpKind.RECV, OpKind.RECV_REDUCE):
+                lane = (peer, rank, channel)
+                if not held[lane]:
+                    break
+                held[lane] -= 1
+            at[rank] += 1
+            if peer >= 0 and not queued[peer]:
+                queued[peer] = True
+                ready.append(peer)
+    return all(at[r] == len(programs[r]) for r in range(schedule.nranks))
