@@ -39,6 +39,9 @@ class Capabilities:
         Device kinds whose memory it takes, e.g. ``("cpu",)``.
     concurrent
         Whether several operations of one communicator may be in flight.
+    compares_calls
+        Whether every rank's call is compared with the others', the schedule's digest included; where not, the
+        communicator compares digests through the store before a schedule first runs.
     """
 
     own: Mapping[CollectiveKind, frozenset[DType]]
@@ -49,6 +52,7 @@ class Capabilities:
     any_source: bool = True
     devices: tuple[str, ...] = ("cpu",)
     concurrent: bool = True
+    compares_calls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
