@@ -1,0 +1,207 @@
+"""Our own engine: shared memory inside a host, TCP between hosts, schedules over both. The only user of its bindings."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pycomm.backends.base import Call, Capabilities, GroupConfig, Work
+from pycomm.backends.common import operands
+from pycomm.collectives.reference import block_counts
+from pycomm.collectives.spec import buffer_chunks, input_chunks, output_chunks
+from pycomm.config import setting
+from pycomm.core import native
+from pycomm.errors import UsageError
+from pycomm.schedule import Schedule
+from pycomm.types import CollectiveKind, DType, ReduceOp
+
+__all__ = ["BACKEND", "NativeBackend", "NativeComm"]
+
+_COLLECTIVES = frozenset(CollectiveKind) - {CollectiveKind.SEND, CollectiveKind.RECV}
+_DTYPES = frozenset(DType)
+_REDUCTIONS = {dtype: frozenset(op for op in ReduceOp if dtype.supports(op)) for dtype in DType}
+_NONE: npt.NDArray[np.int64] = np.empty(0, np.int64)
+_MAX_PLANS = 256
+
+
+def _capabilities(*, own: bool) -> Capabilities:
+    return Capabilities(
+        own=dict.fromkeys(_COLLECTIVES, _DTYPES) if own else {},
+        reductions=_REDUCTIONS,
+        runs_schedules=True,
+        schedule_reductions=_REDUCTIONS,
+        compares_calls=True,
+    )
+
+
+class _Finished:
+    """Work that ended before it was asked about."""
+
+    def done(self) -> bool:
+        return True
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        del timeout_s
+        return -1
+
+
+_FINISHED = _Finished()
+
+
+class _Pending:
+    """Work of the core; lives as long as the memory that the core may still write to."""
+
+    def __init__(self, work: Any, timeout_s: float) -> None:
+        self._work = work
+        self._timeout_s = timeout_s
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return bool(self._work.done())
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for the end; the operation's own deadline bounds a wait that names none."""
+        return int(self._work.wait(self._timeout_s + 1 if timeout_s is None else timeout_s))
+
+
+@dataclass(frozen=True, slots=True)
+class _PlanKey:
+    digest: bytes
+    itemsize: int
+    count: int
+    counts: bytes
+
+
+class NativeComm:
+    """One communicator of the native engine. Thread-safe.
+
+    Parameters
+    ----------
+    config
+        The group, as in :class:`~pycomm.backends.base.GroupConfig`.
+    context
+        This process's side of the job: connections to every rank of the world.
+    """
+
+    def __init__(self, config: GroupConfig, context: Any) -> None:
+        self.config = config
+        self.context = context
+        use_flat = bool(setting("flat"))
+        self._group = native.Group(
+            context,
+            _group_id(config.name),
+            config.name,
+            list(config.members),
+            config.rank,
+            config.timeout_s,
+            use_flat,
+        )
+        flat = bool(self._group.flat_ready)
+        self.capabilities = _capabilities(own=flat)
+        self.direct: Callable[..., bool] | None = self._group.direct() if flat else None
+        self._plans: dict[_PlanKey, Any] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def transports(self) -> list[str]:
+        """How this rank reaches each rank of the group: ``shm``, ``tcp`` or ``self``."""
+        return list(self._group.transports)
+
+    def launch(self, call: Call, *, blocking: bool = False) -> Work:
+        """Start an operation; with ``blocking``, perform it on this thread."""
+        timeout_s = self.config.timeout_s if call.timeout_s is None else call.timeout_s
+        if call.kind in (CollectiveKind.SEND, CollectiveKind.RECV):
+            is_send = call.kind is CollectiveKind.SEND
+            buffer = call.send if is_send else call.recv
+            work = self._group.message(
+                is_send, call.peer, call.tag, buffer, int(call.dtype), timeout_s, courier=not blocking
+            )
+            return _Pending(work, timeout_s)
+        if call.schedule is None:
+            sides = operands(call, self.config.rank, self.config.size)
+            send, recv, plan = sides.send, sides.recv, None
+        else:
+            send, recv, plan = call.send, call.recv, self._plan(call, call.schedule)
+        work = self._group.collective(
+            int(call.kind),
+            int(call.dtype),
+            int(call.op),
+            call.root,
+            call.count,
+            send,
+            recv,
+            call.counts,
+            call.factor,
+            call.round_once,
+            plan,
+            timeout_s,
+            blocking,
+        )
+        return _FINISHED if work is None else _Pending(work, timeout_s)
+
+    def _plan(self, call: Call, schedule: Schedule) -> Any:
+        counts = b"" if call.counts is None else call.counts.tobytes()
+        key = _PlanKey(schedule.digest(), call.dtype.itemsize, call.count, counts)
+        with self._lock:
+            plan = self._plans.get(key)
+        if plan is None:
+            plan = _bind(call, schedule, self.config.rank)
+            with self._lock:
+                if len(self._plans) >= _MAX_PLANS:
+                    self._plans.pop(next(iter(self._plans)))
+                self._plans[key] = plan
+        return plan
+
+    def abort(self, reason: str) -> None:
+        """End every wait of the group on every rank."""
+        self._group.abort(reason)
+
+    def close(self) -> None:
+        """Wait for work in flight, say goodbye, release everything."""
+        self.direct = None
+        self._group.close()
+
+
+def _group_id(name: str) -> int:
+    """Number that frames of the group carry; equal on every rank, since names are."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+
+
+def _bind(call: Call, schedule: Schedule, rank: int) -> Any:
+    """Bind a schedule's chunks to the elements of a call."""
+    kind, n, pieces = schedule.kind, schedule.nranks, schedule.pieces
+    blocks = block_counts(kind, n, call.count, call.counts)
+    edges = blocks[:, None] * np.arange(pieces + 1) // pieces
+    sizes = np.diff(edges, axis=1).reshape(-1)
+
+    def boundaries(chunks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes[chunks]))) if chunks.size else _NONE
+
+    if schedule.in_place:
+        whole = boundaries(buffer_chunks(kind, n, schedule.root, pieces, rank))
+        spaces = (whole, whole)
+    else:
+        spaces = (
+            boundaries(input_chunks(kind, n, schedule.root, pieces, rank)),
+            boundaries(output_chunks(kind, n, schedule.root, pieces, rank)),
+        )
+    return native.bind_plan(
+        int(kind),
+        rank,
+        n,
+        schedule.root,
+        pieces,
+        schedule.in_place,
+        call.dtype.itemsize,
+        np.ascontiguousarray(schedule.program(rank)).reshape(-1),
+        spaces[0],
+        spaces[1],
+        boundaries(schedule.scratch_slots(rank).astype(np.int64)),
+        int.from_bytes(schedule.digest()[:8], "little"),
+    )
