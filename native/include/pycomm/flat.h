@@ -2,8 +2,8 @@
 // there is no progress thread, no message and, while ranks keep pace, no system call.
 //
 // Memory of the caller is read once and written once; what travels between ranks passes through slots of the shared
-// area that stay in cache. Reductions combine in rank order 0..n-1, in float32 for half and float8 types, and round once
-// per result: every rank gets the same bits, in place as out of place. Integers wrap around in their own type (avg
+// area that stay in cache. Reductions combine in rank order 0..n-1, in float32 for half and float8 types, and round
+// once per result: every rank gets the same bits, in place as out of place. Integers wrap around in their own type (avg
 // divides the wrapped sum and truncates toward zero); premul_sum rounds each scaled contribution to the type first.
 #pragma once
 
@@ -28,7 +28,7 @@ namespace pycomm {
 //   scatter(v) at the root                           recv is block `rank` of send
 // Out of place, `send` is not modified.
 struct FlatCall {
-  Descriptor desc;                       // kind: any but send and recv
+  Descriptor desc;  // kind: any but send and recv
   const std::byte* send = nullptr;
   std::byte* recv = nullptr;
   const std::int64_t* counts = nullptr;  // ragged: count of each block (n; alltoallv n*n, row s column d), else null

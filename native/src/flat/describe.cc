@@ -11,13 +11,13 @@ std::string label(Enum value, const char* const (&names)[kCount]) {
   return index < kCount ? names[index] : "unknown(" + std::to_string(index) + ")";
 }
 
-constexpr const char* kKinds[] = {"allreduce", "allgather",  "reduce_scatter",  "alltoall",  "broadcast", "reduce",
-                                  "gather",    "scatter",    "barrier",         "allgatherv", "reduce_scatterv",
-                                  "alltoallv", "gatherv",    "scatterv",        "send",      "recv"};
+constexpr const char* kKinds[] = {
+    "allreduce", "allgather",  "reduce_scatter",  "alltoall",  "broadcast", "reduce",   "gather", "scatter",
+    "barrier",   "allgatherv", "reduce_scatterv", "alltoallv", "gatherv",   "scatterv", "send",   "recv"};
 constexpr const char* kOps[] = {"sum", "prod", "min", "max", "avg", "premul_sum", "band", "bor", "bxor", "land", "lor"};
-constexpr const char* kDTypes[] = {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn",
-                                   "float8_e5m2", "int8", "int16", "int32", "int64",
-                                   "uint8", "uint16", "uint32", "uint64", "bool"};
+constexpr const char* kDTypes[] = {"float64",     "float32", "float16", "bfloat16", "float8_e4m3fn",
+                                   "float8_e5m2", "int8",    "int16",   "int32",    "int64",
+                                   "uint8",       "uint16",  "uint32",  "uint64",   "bool"};
 
 bool reduces(Kind kind) noexcept {
   return kind == Kind::allreduce || kind == Kind::reduce || kind == Kind::reduce_scatter ||

@@ -24,12 +24,12 @@ class Flat::Engine {
     const FlatCall& call;
     std::uint64_t seq;
     Deadline deadline;
-    std::size_t item;         // bytes per element
-    bool wants;               // this rank has a result
-    bool scales;              // contributions are multiplied by the factor on their way into the slot
-    int divisor;              // of the result
-    ReduceManyFn combine;     // null for kinds that do not reduce
-    bool streams = false;     // results go past the caches
+    std::size_t item;      // bytes per element
+    bool wants;            // this rank has a result
+    bool scales;           // contributions are multiplied by the factor on their way into the slot
+    int divisor;           // of the result
+    ReduceManyFn combine;  // null for kinds that do not reduce
+    bool streams = false;  // results go past the caches
   };
 
   // Runs `rounds` stages: fill(i) writes this rank's slot, drain(i) reads those of the peers.

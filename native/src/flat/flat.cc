@@ -18,8 +18,8 @@ using flat::Route;
 namespace {
 
 constexpr std::size_t kLine = 64;
-// What a rank puts into its slot per stage: enough to make a stage's meeting cheap, and little enough that slots stay in
-// the second-level cache between writing and reading.
+// What a rank puts into its slot per stage: enough to make a stage's meeting cheap, and little enough that slots stay
+// in the second-level cache between writing and reading.
 constexpr std::size_t kStageBytes = 128 * 1024;
 // From this size of result on, cutting the work in parts pays for a second stage.
 constexpr std::size_t kPartsFrom = 32 * 1024;
@@ -86,12 +86,14 @@ Status Flat::Engine::run(const FlatCall& call, std::uint64_t seq, Deadline deadl
         .divisor = desc.op == ReduceOp::avg ? nranks_ : 1,
         .combine = nullptr};
   if (desc.kind == Kind::barrier) {
-    return stages(op, 1, [](std::size_t) {}, [](std::size_t) {});
+    return stages(
+        op, 1, [](std::size_t) {}, [](std::size_t) {});
   }
   if (!reduces(desc.kind)) return move(op);
   op.combine = reduce_many_fn(desc.dtype, desc.op);
   if (op.combine == nullptr) {  // nothing to compute, but ranks that disagree hear of it first
-    PYCOMM_TRY(stages(op, 1, [](std::size_t) {}, [](std::size_t) {}));
+    PYCOMM_TRY(stages(
+        op, 1, [](std::size_t) {}, [](std::size_t) {}));
     return no_such_reduction(desc);
   }
   if (desc.kind == Kind::reduce_scatter || desc.kind == Kind::reduce_scatterv) return reduce_blocks(op);
@@ -113,8 +115,7 @@ Status Flat::Engine::run_alone(const FlatCall& call) {
   return {};
 }
 
-void Flat::Engine::contribute(const Op& op, std::byte* slot, const std::byte* from,
-                              std::size_t count) const noexcept {
+void Flat::Engine::contribute(const Op& op, std::byte* slot, const std::byte* from, std::size_t count) const noexcept {
   if (count == 0) return;
   if (op.scales) {
     scale(op.call.desc.dtype, slot, from, count, op.call.desc.factor);
@@ -155,9 +156,8 @@ Status Flat::Engine::move(Op& op) {
   const auto me = static_cast<std::size_t>(rank_);
   const std::size_t lanes = route.same_to_all ? 1 : n;
   const bool is_inline = lanes * route.longest <= kInlineBytes;
-  const std::size_t piece =
-      is_inline ? std::max<std::size_t>(route.longest, 1)
-                : std::min(round_up(route.longest, kLine), kStageBytes / lanes / kLine * kLine);
+  const std::size_t piece = is_inline ? std::max<std::size_t>(route.longest, 1)
+                                      : std::min(round_up(route.longest, kLine), kStageBytes / lanes / kLine * kLine);
   const std::size_t rounds = std::max<std::size_t>(div_up(route.longest, piece), 1);
   op.streams = route.longest >= kStreamFrom;
 
@@ -188,9 +188,9 @@ Status Flat::Engine::move(Op& op) {
       const Extent& in = route.incoming[src];
       const std::size_t now = share(in.nbytes, i, piece);
       if (now == 0) continue;
-      const std::byte* from = src == me ? send + route.outgoing[me].at + i * piece
-                                        : payload(static_cast<int>(src), is_inline) +
-                                              (route.same_to_all ? 0 : me * piece);
+      const std::byte* from = src == me
+                                  ? send + route.outgoing[me].at + i * piece
+                                  : payload(static_cast<int>(src), is_inline) + (route.same_to_all ? 0 : me * piece);
       deliver(op, call.recv + in.at + i * piece, from, now);
     }
   };
@@ -213,16 +213,15 @@ Status Flat::Engine::reduce_whole(Op& op) {
     const std::size_t at = i * step * op.item;
     if (!op.wants || count == 0) return;
     for (int peer = 0; peer < nranks_; ++peer) {
-      inputs_[static_cast<std::size_t>(peer)] =
-          peer == rank_ && !op.scales ? call.send + at : payload(peer, is_inline);
+      inputs_[static_cast<std::size_t>(peer)] = peer == rank_ && !op.scales ? call.send + at : payload(peer, is_inline);
     }
     combine(op, call.recv + at, share(count, i, step));
   };
   return stages(op, std::max<std::size_t>(div_up(count, step), 1), fill, drain);
 }
 
-// allreduce and reduce in parts: the array is cut into chunks, a chunk into one part per rank. Rank r combines part r of
-// every chunk and shows it in the next stage, beside its contributions to the next chunk.
+// allreduce and reduce in parts: the array is cut into chunks, a chunk into one part per rank. Rank r combines part r
+// of every chunk and shows it in the next stage, beside its contributions to the next chunk.
 //
 //   stage        i                   i + 1                     slot:  [ contributions | result of my part ]
 //   fill         show chunk i        show chunk i + 1
@@ -233,8 +232,7 @@ Status Flat::Engine::reduce_parts(Op& op) {
   const auto me = static_cast<std::size_t>(rank_);
   const std::size_t count = call.desc.count;
   const std::size_t line = kLine / op.item;
-  const std::size_t longest_part =
-      std::min(kStageBytes / op.item / n / line * line, round_up(div_up(count, n), line));
+  const std::size_t longest_part = std::min(kStageBytes / op.item / n / line * line, round_up(div_up(count, n), line));
   const std::size_t step = longest_part * n;
   const std::size_t chunks = div_up(count, step);
   const std::size_t result = step * op.item;  // where in the slot
@@ -265,9 +263,8 @@ Status Flat::Engine::reduce_parts(Op& op) {
     const Part mine = part(i, me);
     const std::size_t at = (i * step + mine.begin) * op.item;
     for (std::size_t peer = 0; peer < n; ++peer) {
-      inputs_[peer] = peer == me && !op.scales
-                          ? call.send + at
-                          : board_.slot(static_cast<int>(peer)) + mine.begin * op.item;
+      inputs_[peer] =
+          peer == me && !op.scales ? call.send + at : board_.slot(static_cast<int>(peer)) + mine.begin * op.item;
     }
     std::byte* shown = board_.next_slot() + result;
     if (mine.count != 0) op.combine(shown, inputs_.data(), nranks_, mine.count, op.divisor);
@@ -277,8 +274,8 @@ Status Flat::Engine::reduce_parts(Op& op) {
     for (std::size_t hop = 1; hop < n; ++hop) {
       const std::size_t peer = me + hop < n ? me + hop : me + hop - n;
       const Part theirs = part(i, peer);
-      deliver(op, call.recv + (i * step + theirs.begin) * op.item,
-              board_.slot(static_cast<int>(peer)) + result, theirs.count * op.item);
+      deliver(op, call.recv + (i * step + theirs.begin) * op.item, board_.slot(static_cast<int>(peer)) + result,
+              theirs.count * op.item);
     }
   };
   const auto drain = [&](std::size_t i) {
@@ -322,9 +319,8 @@ Status Flat::Engine::reduce_blocks(Op& op) {
     if (now == 0) return;
     for (int peer = 0; peer < nranks_; ++peer) {
       inputs_[static_cast<std::size_t>(peer)] =
-          peer == rank_ && !op.scales
-              ? call.send + (mine_at + i * piece) * op.item
-              : payload(peer, is_inline) + static_cast<std::size_t>(rank_) * piece * op.item;
+          peer == rank_ && !op.scales ? call.send + (mine_at + i * piece) * op.item
+                                      : payload(peer, is_inline) + static_cast<std::size_t>(rank_) * piece * op.item;
     }
     combine(op, call.recv + i * piece * op.item, now);
   };
