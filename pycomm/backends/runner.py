@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pycomm import core
 from pycomm.backends.base import Bytes, Call
 from pycomm.collectives import numbers
 from pycomm.collectives.spec import equal_form
@@ -72,6 +71,8 @@ def combine_numpy(out: Bytes, a: Bytes, b: Bytes, dtype: DType, op: ReduceOp) ->
 
 def combine_native(out: Bytes, a: Bytes, b: Bytes, dtype: DType, op: ReduceOp) -> None:
     """``out := a (op) b`` by the compiled core."""
+    from pycomm import core  # deferred: the reference backend works without it
+
     core.native.reduce(out, a, b, int(dtype), int(op))
 
 

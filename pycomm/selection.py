@@ -1,0 +1,169 @@
+"""How a call is performed: by the backend's own collective, or by which schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from pycomm.backends.base import Call, Capabilities
+from pycomm.calls import out_of_place
+from pycomm.collectives.reference import block_counts
+from pycomm.collectives.spec import equal_form
+from pycomm.errors import PlanningError, Unsupported, UsageError
+from pycomm.planner.base import PlanRequest
+from pycomm.schedule import Schedule
+from pycomm.types import CollectiveKind, DType, ReduceOp
+
+__all__ = ["OWN", "Selector", "forced_algorithms"]
+
+OWN = "own"
+"""Name of the algorithm that is the backend's own collective."""
+
+_SYMMETRIC = (
+    CollectiveKind.ALLREDUCE,
+    CollectiveKind.ALLGATHER,
+    CollectiveKind.REDUCE_SCATTER,
+    CollectiveKind.ALLTOALL,
+)
+_HALF = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT8_E4M3FN, DType.FLOAT8_E5M2)
+
+
+def forced_algorithms(text: str) -> dict[CollectiveKind, str]:
+    """Read ``PYCOMM_ALGO``: ``"ring"`` for every collective, or ``"allreduce:ring,broadcast:binomial"``."""
+    labels = {kind.label: kind for kind in CollectiveKind}
+    forced: dict[CollectiveKind, str] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        label, colon, algorithm = part.rpartition(":")
+        if colon and label not in labels:
+            raise UsageError(f"PYCOMM_ALGO: {label!r} is not a collective; choose one of {', '.join(labels)}")
+        kinds = [labels[label]] if colon else list(CollectiveKind)
+        forced.update(dict.fromkeys(kinds, algorithm))
+    return forced
+
+
+class Selector:
+    """Chooses for the calls of one communicator. Every rank chooses alike, since ranks make equal calls.
+
+    Parameters
+    ----------
+    capabilities, backend
+        What the backend offers, and its name for messages.
+    nranks, rank
+        The group.
+    forced
+        Algorithm by collective, from ``PYCOMM_ALGO``.
+    hosts
+        Returns the host number of each rank; asked when a schedule is first needed.
+    agree
+        Called with every schedule before its first run; raises when ranks do not hold the same one.
+    """
+
+    def __init__(
+        self,
+        capabilities: Capabilities,
+        backend: str,
+        nranks: int,
+        rank: int,
+        forced: dict[CollectiveKind, str],
+        hosts: Callable[[], tuple[int, ...]],
+        agree: Callable[[Schedule], None],
+    ) -> None:
+        self._capabilities, self._backend = capabilities, backend
+        self._nranks, self._rank = nranks, rank
+        self._forced, self._hosts, self._agree = forced, hosts, agree
+        self._known: set[bytes] = set()
+
+    def has_own(self, kind: CollectiveKind, dtype: DType, op: ReduceOp) -> bool:
+        """Whether the backend performs the collective itself."""
+        offered = self._capabilities
+        if dtype not in offered.own.get(kind, frozenset()):
+            return False
+        return not kind.reduces or op in offered.reductions.get(dtype, frozenset())
+
+    def can_schedule(self, kind: CollectiveKind, dtype: DType, op: ReduceOp) -> bool:
+        """Whether a schedule can perform the collective on this backend."""
+        offered = self._capabilities
+        if not offered.runs_schedules:
+            return False
+        return not kind.reduces or op in offered.schedule_reductions.get(dtype, frozenset())
+
+    def why_not(self, call: Call, algorithm: str | None) -> str | None:
+        """Why the call cannot be performed, as one sentence; ``None`` when it can."""
+        kind, dtype, op = call.kind, call.dtype, call.op
+        what = f"{kind.label} of {dtype.label}" + (f" with op {op.label!r}" if kind.reduces else "")
+        name = self._algorithm(kind, algorithm)
+        own, scheduled = self.has_own(kind, dtype, op), self.can_schedule(kind, dtype, op)
+        if name == OWN and not own:
+            return f"backend {self._backend!r} has no {what} of its own; leave out algorithm='own'"
+        if name not in (None, OWN) and not scheduled:
+            return f"backend {self._backend!r} cannot run a schedule for {what}; leave out algorithm={name!r}"
+        if not own and not scheduled:
+            return f"backend {self._backend!r} does not offer {what}; use another dtype, op or backend"
+        if call.round_once and dtype in _HALF and kind.reduces and not (own and name in (None, OWN)):
+            return f"backend {self._backend!r} cannot round once in {what}: its schedules round per contribution"
+        return None
+
+    def _algorithm(self, kind: CollectiveKind, algorithm: str | None) -> str | None:
+        return algorithm or self._forced.get(kind) or None
+
+    def choose(self, call: Call, algorithm: str | None = None) -> Call:
+        """Settle how the call is performed; returns it with its schedule, or as it is for the backend's own collective.
+
+        Raises
+        ------
+        Unsupported
+            The backend does not offer it.
+        PlanningError
+            The algorithm that was asked for cannot serve it.
+        """
+        reason = self.why_not(call, algorithm)
+        if reason is not None:
+            raise Unsupported(reason)
+        name = self._algorithm(call.kind, algorithm)
+        if name == OWN or (name is None and self.has_own(call.kind, call.dtype, call.op)):
+            return call
+        in_place = call.recv is call.send and call.send is not None
+        if in_place and equal_form(call.kind) not in (*_SYMMETRIC, CollectiveKind.BROADCAST):
+            # Only the root knows whether its call is in place, and a schedule is the same for all.
+            call, in_place = out_of_place(call, self._nranks, self._rank), False
+        elif equal_form(call.kind) in (CollectiveKind.REDUCE, CollectiveKind.GATHER, CollectiveKind.SCATTER):
+            in_place = False
+        try:
+            schedule = self._plan(call, name, in_place)
+        except PlanningError:
+            if not in_place:
+                raise
+            call = out_of_place(call, self._nranks, self._rank)
+            schedule = self._plan(call, name, False)
+        self._prove(schedule)
+        return replace(call, schedule=schedule)
+
+    def _plan(self, call: Call, name: str | None, in_place: bool) -> Schedule:
+        from pycomm import tuner  # deferred: most programs never plan
+        from pycomm.planner import registry
+
+        request = PlanRequest(call.kind, self._nranks, call.root, in_place, self._hosts())
+        if name is not None:
+            return registry.plan(name, request)
+        blocks = block_counts(call.kind, self._nranks, call.count, call.counts)
+        nbytes = int(blocks.sum()) * call.dtype.itemsize
+        if equal_form(call.kind) is CollectiveKind.ALLTOALL:
+            nbytes //= self._nranks
+        return tuner.choose(request, nbytes).schedule
+
+    def _prove(self, schedule: Schedule) -> None:
+        """Verify a schedule, and compare it with the other ranks', before it first runs."""
+        digest = schedule.digest()
+        if digest in self._known:
+            return
+        if digest not in _PROVED:
+            from pycomm import verify  # deferred with the planners
+
+            verify.check(schedule)
+            _PROVED.add(digest)
+        if not self._capabilities.compares_calls and self._nranks > 1:
+            self._agree(schedule)
+        self._known.add(digest)
+
+
+_PROVED: set[bytes] = set()

@@ -1,0 +1,125 @@
+"""Operations under way, as the user holds them: works, and batches of operations that start together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+from pycomm.backends.base import Work
+from pycomm.errors import UsageError
+
+__all__ = ["DONE", "Batch", "Finished", "Pending"]
+
+
+class Finished:
+    """A work that has ended well."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: int = -1) -> None:
+        self._source = source
+
+    def done(self) -> bool:
+        """Whether it has ended: yes."""
+        return True
+
+    def wait(self, timeout_s: float | None = None) -> int:  # noqa: ARG002 (part of the interface)
+        """Return the source rank of a receive, else -1."""
+        return self._source
+
+
+DONE: Final = Finished()
+
+
+class Pending:
+    """An operation under way, with what it borrows and what is left to do when it has ended.
+
+    Thread-safe. Dropping it without waiting is allowed: the operation goes on, its memory stays alive.
+    """
+
+    __slots__ = ("_finish", "_inner", "_keep", "_lock", "_start")
+
+    def __init__(self, start: Callable[[], Work], finish: Callable[[], None] | None, keep: tuple[Any, ...]) -> None:
+        self._start: Callable[[], Work] | None = start
+        self._inner: Work | None = None
+        self._finish = finish
+        self._keep = keep
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Launch the operation; called once."""
+        start, self._start = self._start, None
+        if start is not None:
+            self._inner = start()
+
+    def _launched(self) -> Work:
+        if self._inner is None:
+            raise UsageError("the operation has not started: it belongs to a batch whose `with` block is still open")
+        return self._inner
+
+    def done(self) -> bool:
+        """Whether it has ended, well or badly. Never blocks. Results are in place only after :meth:`wait`."""
+        return self._inner is not None and self._inner.done()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Block until it has ended; returns the source rank of a receive, else -1.
+
+        Raises
+        ------
+        CommError, Mismatch
+            What ended the operation, each time it is asked.
+        DeadlineExceeded
+            ``timeout_s`` passed first.
+        """
+        source = self._launched().wait(timeout_s)
+        if self._finish is not None:
+            with self._lock:
+                finish, self._finish = self._finish, None
+                if finish is not None:
+                    finish()
+        return source
+
+
+class Batch:
+    """Operations of one thread that start together, when the ``with`` block of ``Communicator.batch`` ends.
+
+    Inside the block the communicator's calls return works that have not started. When the block is left by an
+    exception, none of them starts.
+    """
+
+    def __init__(self, opened: Callable[[Batch], None], closed: Callable[[Batch], None]) -> None:
+        self._opened, self._closed = opened, closed
+        self._works: list[Pending] = []
+
+    def add(self, work: Pending) -> None:
+        """Put an operation behind those already there."""
+        self._works.append(work)
+
+    def __enter__(self) -> Batch:
+        self._opened(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed(self)
+        if kind is None:
+            for work in self._works:
+                work.start()
+
+    def done(self) -> bool:
+        """Whether all operations have ended."""
+        return all(work.done() for work in self._works)
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Block until every operation has ended; raises the first failure, after all were waited for."""
+        first: Exception | None = None
+        for work in self._works:
+            try:
+                work.wait(timeout_s)
+            except Exception as error:  # kept, and raised below
+                first = first or error
+        if first is not None:
+            raise first
