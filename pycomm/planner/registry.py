@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from pycomm.errors import PlanningError
-from pycomm.planner import ring
+from pycomm.planner import double_tree, knomial, ring
 from pycomm.planner.algorithm import check_request
 from pycomm.planner.base import Planner, PlanRequest
 from pycomm.schedule import Schedule
@@ -19,6 +19,9 @@ log = logging.getLogger("pycomm.planner")
 OWN: tuple[Planner, ...] = (
     ring.PLANNER,
     ring.BIDIRECTIONAL,
+    double_tree.PLANNER,
+    knomial.BINOMIAL,
+    knomial.FOUR_ARY,
 )
 
 

@@ -130,7 +130,7 @@ class ScheduleBuilder:
         """
         named = np.asarray(chunks, np.int64)
         if isinstance(rank, np.ndarray):
-            named = named.reshape(rank.size, -1)
+            named = named.reshape(rank.size, -1 if rank.size else 0)
             start = self._next_slot[rank]
             self._next_slot[rank] += named.shape[1]
             self._slots.append((np.repeat(rank, named.shape[1]), named.reshape(-1)))
