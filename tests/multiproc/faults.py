@@ -1,0 +1,534 @@
+"""Injects faults into real groups of processes and checks what every survivor sees, and when.
+
+    python tests/multiproc/faults.py kill --trials 50       SIGKILL of a random rank at a random moment
+    python tests/multiproc/faults.py stop                   SIGSTOP: the deadline ends the wait
+    python tests/multiproc/faults.py interrupt              SIGINT to a waiting rank
+    python tests/multiproc/faults.py exit                   a rank leaves early, in five ways
+    python tests/multiproc/faults.py abort                  abort() from another thread, in several phases
+    python tests/multiproc/faults.py disagree               every kind of disagreement between ranks
+    python tests/multiproc/faults.py strangers              garbage, wrong secrets, half-open connections
+
+This process imports everything once and forks the ranks, so that a trial takes a fraction of a second. Survivors stay
+alive after their error: nobody learns of a death from somebody else's exit. Exit status 0 when every trial went well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import statistics
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import pycomm
+from pycomm import errors
+
+LIMIT_S = 1.0
+HOLD_S = 1.2
+SECRET = "a secret of the tests"
+
+
+class Failed(Exception):
+    """A trial did not go as it must."""
+
+
+@dataclass
+class Rank:
+    """A forked rank and what it has said."""
+
+    number: int
+    pid: int
+    pipe: int
+    buffer: bytes = b""
+    events: list[dict] = field(default_factory=list)
+
+
+Say = Callable[..., None]
+Body = Callable[[pycomm.Communicator, Say], None]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start(n: int, body: Body, *, timeout_s: float = 20.0, port: int | None = None) -> list[Rank]:
+    """Fork n ranks that join one group and run the body."""
+    port = port or free_port()
+    ranks = []
+    for number in range(n):
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read_end)
+            os._exit(run_rank(number, n, port, body, write_end, timeout_s))
+        os.close(write_end)
+        ranks.append(Rank(number, pid, read_end))
+    return ranks
+
+
+def run_rank(number: int, n: int, port: int, body: Body, pipe: int, timeout_s: float) -> int:
+    def say(event: str, **fields: object) -> None:
+        os.write(pipe, (json.dumps({"event": event, "at": time.monotonic(), **fields}) + "\n").encode())
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        comm = pycomm.init(
+            "native", rank=number, size=n, rendezvous=f"127.0.0.1:{port}", secret=SECRET, timeout_s=timeout_s
+        )
+        body(comm, say)
+    except BaseException as error:
+        say("crash", text="".join(traceback.format_exception(error)))
+        return 1
+    say("end")
+    return 0
+
+
+def report(say: Say, error: BaseException) -> None:
+    say(
+        "error",
+        type=type(error).__name__,
+        ranks=list(getattr(error, "ranks", ())),
+        seq=getattr(error, "seq", None),
+        text=str(error),
+    )
+
+
+def pump(ranks: list[Rank], until: Callable[[], bool], limit_s: float, what: str) -> None:
+    """Read events until the condition holds."""
+    end = time.monotonic() + limit_s
+    while not until():
+        left = end - time.monotonic()
+        if left <= 0:
+            said = {r.number: [e["event"] for e in r.events] for r in ranks}
+            raise Failed(f"waited {limit_s} s for {what}; events so far: {said}")
+        for pipe in select.select([r.pipe for r in ranks if r.pipe >= 0], [], [], left)[0]:
+            rank = next(r for r in ranks if r.pipe == pipe)
+            data = os.read(pipe, 65536)
+            if not data:
+                os.close(pipe)
+                rank.pipe = -1
+                continue
+            rank.buffer += data
+            *lines, rank.buffer = rank.buffer.split(b"\n")
+            rank.events += [json.loads(line) for line in lines]
+            for event in rank.events:
+                if event["event"] == "crash":
+                    raise Failed(f"rank {rank.number} crashed: {event['text']}")
+
+
+def has(rank: Rank, event: str) -> bool:
+    return any(e["event"] == event for e in rank.events)
+
+
+def get(rank: Rank, event: str) -> dict:
+    return next(e for e in rank.events if e["event"] == event)
+
+
+def finish(ranks: list[Rank]) -> None:
+    """Kill what is left and reap everybody."""
+    for rank in ranks:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rank.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(rank.pid, 0)
+        if rank.pipe >= 0:
+            os.close(rank.pipe)
+
+
+def leftovers() -> set[str]:
+    """What a job could leave on this host: shared memory, sockets in the abstract namespace."""
+    found = {f"/dev/shm/{p.name}" for p in Path("/dev/shm").iterdir()}
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        name = line.split()[-1]
+        if name.startswith("@") and "pycomm" in name:
+            found.add(name)
+    return found
+
+
+def traffic(comm: pycomm.Communicator, say: Say) -> None:
+    """Allreduce arrays of many sizes until something fails, then stay."""
+    rng = random.Random(7)
+    arrays = [np.ones(n, np.float32) for n in (1, 1000, 50_000, 1_000_000)]
+    for _ in range(3):
+        for a in arrays:
+            comm.allreduce(a, np.empty_like(a))
+    say("warm", pid=os.getpid())
+    try:
+        while True:
+            a = rng.choice(arrays)
+            comm.allreduce(a, np.empty_like(a))
+    except errors.PycommError as error:
+        report(say, error)
+    time.sleep(HOLD_S)
+    comm.close()
+
+
+def over_tcp(flag: bool) -> None:
+    os.environ["PYCOMM_SHM"] = "0" if flag else "1"
+
+
+def kill(args: argparse.Namespace) -> None:
+    """SIGKILL a random rank at a random moment; every survivor must name it in time."""
+    rng = random.Random(args.seed)
+    before, slowest = leftovers(), []
+    for trial in range(args.trials):
+        ranks = start(args.ranks, traffic)
+        try:
+            pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")  # noqa: B023
+            victim = rng.randrange(args.ranks)
+            time.sleep(rng.uniform(0, 0.05))
+            killed = time.monotonic()
+            os.kill(ranks[victim].pid, signal.SIGKILL)
+            others = [r for r in ranks if r.number != victim]
+            pump(others, lambda: all(has(r, "end") for r in others), 10, "the survivors to end")  # noqa: B023
+            for rank in others:
+                error = get(rank, "error")
+                if error["type"] != "PeerLost" or error["ranks"] != [victim]:
+                    raise Failed(f"trial {trial}: killed rank {victim}, rank {rank.number} got {error}")
+                slowest.append(error["at"] - killed)
+        finally:
+            finish(ranks)
+    if max(slowest) > LIMIT_S:
+        raise Failed(f"the slowest survivor took {max(slowest):.3f} s")
+    if left := leftovers() - before:
+        raise Failed(f"left behind: {sorted(left)}")
+    print(
+        f"kill: {args.trials} trials, {args.ranks} ranks{', tcp' if args.tcp else ''}: every survivor raised PeerLost naming "
+        f"the victim, median {statistics.median(slowest) * 1e3:.1f} ms, max {max(slowest) * 1e3:.1f} ms; nothing left behind"
+    )
+
+
+def stop(args: argparse.Namespace) -> None:
+    """SIGSTOP a rank; the others' deadline ends their wait."""
+    timeout_s = 2.0
+
+    def body(comm: pycomm.Communicator, say: Say) -> None:
+        x = np.ones(1000, np.float32)
+        comm.allreduce(x)
+        say("warm")
+        while True:
+            began = time.monotonic()
+            try:
+                comm.allreduce(x, timeout_s=timeout_s)
+            except errors.PycommError as error:
+                report(say, error)
+                say("waited", seconds=time.monotonic() - began)
+                return
+            time.sleep(0.01)
+
+    ranks = start(args.ranks, body)
+    try:
+        pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")
+        victim = args.ranks - 1
+        os.kill(ranks[victim].pid, signal.SIGSTOP)
+        others = ranks[:victim]
+        pump(others, lambda: all(has(r, "waited") for r in others), 10, "the deadline")
+        for rank in others:
+            error, waited = get(rank, "error"), get(rank, "waited")["seconds"]
+            if error["type"] != "DeadlineExceeded" or victim not in error["ranks"] or waited > timeout_s + 0.5:
+                raise Failed(f"rank {rank.number} waited {waited:.2f} s and got {error}")
+    finally:
+        finish(ranks)
+    print(f"stop: every waiting rank raised DeadlineExceeded naming rank {victim} within {timeout_s} s + 0.5 s")
+
+
+def interrupt(args: argparse.Namespace) -> None:
+    """SIGINT to a rank that waits for one that does not come."""
+
+    def body(comm: pycomm.Communicator, say: Say) -> None:
+        x = np.ones(1000, np.float32)
+        comm.allreduce(x)
+        say("warm")
+        if comm.rank == 0:
+            time.sleep(3)
+            return
+        try:
+            comm.allreduce(x)
+        except BaseException as error:
+            report(say, error)
+
+    ranks = start(args.ranks, body)
+    try:
+        pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")
+        time.sleep(0.3)
+        sent = time.monotonic()
+        os.kill(ranks[1].pid, signal.SIGINT)
+        pump(ranks[1:], lambda: all(has(r, "error") for r in ranks[1:]), 5, "the interrupt")
+        first = get(ranks[1], "error")
+        if first["type"] != "KeyboardInterrupt" or first["at"] - sent > LIMIT_S:
+            raise Failed(f"rank 1 got {first} after {first['at'] - sent:.2f} s")
+        for rank in ranks[2:]:
+            if get(rank, "error")["type"] not in {"Aborted", "PeerLost"}:
+                raise Failed(f"rank {rank.number} got {get(rank, 'error')}")
+    finally:
+        finish(ranks)
+    print(f"interrupt: KeyboardInterrupt after {(first['at'] - sent) * 1e3:.0f} ms; the other ranks were told")
+
+
+def leave_early(args: argparse.Namespace) -> None:
+    """A rank leaves without taking part: by return, exception, sys.exit, os._exit and os.abort."""
+    ways: dict[str, Callable[[], None]] = {
+        "return": lambda: None,
+        "sys.exit": lambda: sys.exit(0),
+        "os._exit": lambda: os._exit(0),
+        "os.abort": os.abort,
+        "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    }
+    for name, way in ways.items():
+
+        def body(comm: pycomm.Communicator, say: Say, name: str = name, way: Callable[[], None] = way) -> None:
+            x = np.ones(1000, np.float32)
+            comm.allreduce(x)
+            if comm.rank == 1:
+                say("leaving")
+                if name == "return":
+                    comm.close()
+                    time.sleep(HOLD_S)
+                try:
+                    way()
+                except SystemExit:
+                    comm.close()
+                return
+            try:
+                comm.allreduce(x)
+            except errors.PycommError as error:
+                report(say, error)
+            time.sleep(0.5)
+
+        ranks = start(args.ranks, body)
+        try:
+            others = [r for r in ranks if r.number != 1]
+            pump(ranks, lambda: all(has(r, "error") for r in others), 10, f"the others to hear of {name}")  # noqa: B023
+            for rank in others:
+                error = get(rank, "error")
+                late = error["at"] - get(ranks[1], "leaving")["at"]
+                if error["type"] != "PeerLost" or error["ranks"] != [1] or late > LIMIT_S:
+                    raise Failed(f"{name}: rank {rank.number} got {error} after {late:.2f} s")
+        finally:
+            finish(ranks)
+    print(f"exit: {', '.join(ways)}: every other rank raised PeerLost naming the rank within {LIMIT_S} s")
+
+
+def abort(args: argparse.Namespace) -> None:
+    """abort() from another thread while ranks wait in a collective, in a receive, or in nothing."""
+
+    def body(comm: pycomm.Communicator, say: Say) -> None:
+        x = np.ones(1000, np.float32)
+        comm.allreduce(x)
+        if comm.rank == 0:
+            time.sleep(0.3)
+            thread = threading.Thread(target=comm.abort, args=("told to by the test",))
+            say("aborting")
+            thread.start()
+            thread.join()
+            comm.abort("twice is fine")
+        try:
+            if comm.rank == 1:
+                comm.recv(x, 0)
+            else:
+                comm.allreduce(x)
+                comm.allreduce(x)
+        except errors.PycommError as error:
+            report(say, error)
+        time.sleep(0.5)
+        comm.close()
+
+    ranks = start(args.ranks, body)
+    try:
+        pump(ranks, lambda: all(has(r, "end") for r in ranks), 10, "all ranks to end")
+        for rank in ranks:
+            error = get(rank, "error")
+            late = error["at"] - get(ranks[0], "aborting")["at"]
+            if error["type"] != "Aborted" or "told to by the test" not in error["text"] or late > LIMIT_S:
+                raise Failed(f"rank {rank.number} got {error} after {late:.2f} s")
+    finally:
+        finish(ranks)
+    print(f"abort: every rank raised Aborted with the reason within {LIMIT_S} s, in a collective, a receive and later")
+
+
+DISAGREEMENTS: dict[str, Callable[[pycomm.Communicator, bool], None]] = {
+    "count": lambda c, odd: c.allreduce(np.ones(1001 if odd else 1000, np.float32)),
+    "large count": lambda c, odd: c.allreduce(np.ones(1_000_001 if odd else 1_000_000, np.float32)),
+    "dtype": lambda c, odd: c.allreduce(np.ones(1000, np.int32 if odd else np.float32)),
+    "dtype of other size": lambda c, odd: c.allreduce(np.ones(500, np.float64) if odd else np.ones(1000, np.float32)),
+    "reduce op": lambda c, odd: c.allreduce(np.ones(1000, np.float32), op="max" if odd else "sum"),
+    "operation": lambda c, odd: c.barrier() if odd else c.allreduce(np.ones(1000, np.float32)),
+    "allreduce against allgather": lambda c, odd: (
+        c.allgather(np.ones(10, np.float32), np.empty(10 * c.size, np.float32))
+        if odd
+        else c.allreduce(np.ones(10, np.float32))
+    ),
+    "root of a broadcast": lambda c, odd: c.broadcast(np.ones(1000, np.float32), root=1 if odd else 0),
+    "root of a reduce": lambda c, odd: c.reduce(np.ones(9, np.float32), np.empty(9, np.float32), root=1 if odd else 0),
+    "algorithm": lambda c, odd: c.allreduce(np.ones(1000, np.float32), algorithm="ring" if odd else "recursive_doubling"),
+    "counts": lambda c, odd: c.allgatherv(
+        np.ones(5, np.float32),
+        np.empty(5 * c.size + (1 if odd else 0), np.float32),
+        [5] * (c.size - 1) + [6 if odd else 5],
+    ),
+    "splits of alltoallv": lambda c, odd: c.alltoallv(
+        np.ones(c.size, np.float32), [1] * c.size, np.empty(c.size + (1 if odd else 0), np.float32),
+        [2 if odd and i == 0 else 1 for i in range(c.size)],
+    ),
+}  # fmt: skip
+
+
+def disagree(args: argparse.Namespace) -> None:
+    """Ranks make different calls: all of them raise Mismatch showing both sides, and the group goes on working."""
+
+    def body(comm: pycomm.Communicator, say: Say) -> None:
+        for name, act in DISAGREEMENTS.items():
+            for odd_rank in (0, comm.size - 1):
+                comm.barrier()
+                began = time.monotonic()
+                try:
+                    act(comm, comm.rank == odd_rank)
+                    say("error", name=name, type="nothing", text="", seconds=0)
+                except errors.Mismatch as error:
+                    say("error", name=name, type="Mismatch", text=str(error), seconds=time.monotonic() - began)
+                x = np.full(100, comm.rank, np.int64)
+                comm.allreduce(x)
+                if not (x == comm.size * (comm.size - 1) // 2).all():
+                    raise Failed(f"the group is broken after {name}")
+
+    ranks = start(args.ranks, body)
+    try:
+        pump(ranks, lambda: all(has(r, "end") for r in ranks), 60, "all ranks to end")
+        for rank in ranks:
+            seen = [e for e in rank.events if e["event"] == "error"]
+            if len(seen) != 2 * len(DISAGREEMENTS):
+                raise Failed(f"rank {rank.number} saw {len(seen)} of {2 * len(DISAGREEMENTS)} disagreements")
+            for event in seen:
+                both = event["text"].count("rank ") >= 2
+                if event["type"] != "Mismatch" or not both or event["seconds"] > LIMIT_S:
+                    raise Failed(f"rank {rank.number}: {event}")
+    finally:
+        finish(ranks)
+    print(
+        f"disagree: {len(DISAGREEMENTS)} kinds, {args.ranks} ranks{', tcp' if args.tcp else ''}: all ranks raised Mismatch "
+        f"with both sides within {LIMIT_S} s and went on"
+    )
+
+
+def listening_ports(pids: list[int]) -> list[int]:
+    """TCP ports on which any of the processes listens."""
+    inodes = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(entry.readlink())
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            cells = line.split()
+            if cells[3] == "0A" and cells[9] in inodes:
+                ports.add(int(cells[1].rsplit(":", 1)[1], 16))
+    return sorted(ports)
+
+
+def strangers(args: argparse.Namespace) -> None:
+    """Garbage, floods, half-open connections and wrong secrets at every listening port disturb nothing."""
+
+    def body(comm: pycomm.Communicator, say: Say) -> None:
+        say("warm")
+        end = time.monotonic() + 4
+        rounds = 0
+        go_on = np.ones(1, np.int32)
+        while go_on[0]:
+            x = np.full(1000, comm.rank, np.int64)
+            comm.allreduce(x)
+            if not (x == comm.size * (comm.size - 1) // 2).all():
+                raise Failed("wrong sum")
+            rounds += 1
+            go_on[0] = time.monotonic() < end
+            comm.broadcast(go_on, root=0)
+        say("descriptors", count=len(list(Path("/proc/self/fd").iterdir())), rounds=rounds)
+        comm.close()
+
+    ranks = start(args.ranks, body)
+    rng = random.Random(args.seed)
+    half_open = []
+    try:
+        pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")
+        counts = [len(list(Path(f"/proc/{r.pid}/fd").iterdir())) for r in ranks]
+        ports = listening_ports([r.pid for r in ranks])
+        for port in ports:
+            for i in range(150):
+                with contextlib.suppress(OSError):
+                    s = socket.create_connection(("127.0.0.1", port), timeout=1)
+                    if i % 5 == 0:
+                        s.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+                    elif i % 5 == 1:
+                        s.sendall(rng.randbytes(rng.randrange(1, 4096)))
+                    elif i % 5 == 2:
+                        s.sendall(b"\xff" * 64)
+                    if i % 5 == 3 and len(half_open) < 60:
+                        s.sendall(b"abc")
+                        half_open.append(s)
+                    else:
+                        s.close()
+        with contextlib.suppress(errors.PycommError):
+            pycomm.init(
+                "native", rank=0, size=2, rendezvous=f"127.0.0.1:{ports[0]}", secret="a wrong secret", timeout_s=2
+            )
+            raise Failed("a wrong secret was let in")
+        pump(ranks, lambda: all(has(r, "end") for r in ranks), 20, "the job to go on to its end")
+        for rank, count in zip(ranks, counts, strict=True):
+            after = get(rank, "descriptors")["count"]
+            if after > count + len(half_open):
+                raise Failed(f"rank {rank.number} held {count} descriptors before and {after} after")
+    finally:
+        for s in half_open:
+            s.close()
+        finish(ranks)
+    rounds = get(ranks[0], "descriptors")["rounds"]
+    print(f"strangers: {150 * len(ports)} connections to {len(ports)} ports during {rounds} right allreduces; no harm done")
+
+
+FAULTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "kill": kill,
+    "stop": stop,
+    "interrupt": interrupt,
+    "exit": leave_early,
+    "abort": abort,
+    "disagree": disagree,
+    "strangers": strangers,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("fault", choices=FAULTS)
+    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tcp", action="store_true", help="without shared memory, as between hosts")
+    args = parser.parse_args()
+    over_tcp(args.tcp)
+    try:
+        FAULTS[args.fault](args)
+    except Failed as failure:
+        print(f"{args.fault}: FAILED: {failure}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
