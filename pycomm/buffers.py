@@ -117,7 +117,9 @@ def _array_of(obj: Any, role: str) -> tuple[npt.NDArray[Any], DType, tuple[Any, 
             "form of this call"
         ) from None
     if isinstance(obj, np.generic):
-        raise UsageError(f"{role} is a NumPy scalar, which cannot be written; pass a 0-dimensional array instead")
+        raise UsageError(
+            f"{role} is a NumPy scalar, which cannot be written; pass a 0-dimensional array instead"
+        )
     return array, as_dtype(array.dtype), (obj, view)
 
 

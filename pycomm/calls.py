@@ -207,7 +207,11 @@ def _bind(
         both = as_buffer(send, "buf", writes=shape.rank != shape.root, dtype=dtype)
         return both, both, True
     if not shape.sends:
-        return None, as_buffer(_present(recv, "recv", label), "recv", writes=True, reads=False, dtype=dtype), False
+        return (
+            None,
+            as_buffer(_present(recv, "recv", label), "recv", writes=True, reads=False, dtype=dtype),
+            False,
+        )
     if not shape.receives:
         return as_buffer(_present(send, "send", label), "send", dtype=dtype), None, False
     send_missing = send is None or send is IN_PLACE
@@ -233,19 +237,27 @@ def _present(obj: Any, role: str, label: str) -> Any:
 
 
 def _marked_in_place(kind: CollectiveKind, label: str, send: Any, recv: Any) -> Any:
-    """The one buffer of a call whose other argument is ``None`` or the marker."""
+    """Find the one buffer of a call whose other argument is ``None`` or the marker."""
     send_missing = send is None or send is IN_PLACE
     whole = recv if send_missing else send
     if whole is None or whole is IN_PLACE:
         raise UsageError(f"{label}: both buffers are missing; pass the buffer that is to be used in place")
     if send_missing and kind in _WHOLE_IN_SEND:
-        raise UsageError(f"{label}: in place, the buffer is `send`, which holds all blocks; pass recv=IN_PLACE")
+        raise UsageError(
+            f"{label}: in place, the buffer is `send`, which holds all blocks; pass recv=IN_PLACE"
+        )
     if not send_missing and kind in _WHOLE_IN_RECV:
-        raise UsageError(f"{label}: in place, the buffer is `recv`, which takes all blocks; pass send=IN_PLACE")
+        raise UsageError(
+            f"{label}: in place, the buffer is `recv`, which takes all blocks; pass send=IN_PLACE"
+        )
     if not send_missing and kind not in (CollectiveKind.ALLREDUCE, CollectiveKind.REDUCE) and recv is None:
-        raise UsageError(f"{label}: recv is missing; pass a buffer, or pycomm.IN_PLACE to use send for the result too")
+        raise UsageError(
+            f"{label}: recv is missing; pass a buffer, or pycomm.IN_PLACE to use send for the result too"
+        )
     if send is None:
-        raise UsageError(f"{label}: send is missing; pass a buffer, or pycomm.IN_PLACE to use recv for the input too")
+        raise UsageError(
+            f"{label}: send is missing; pass a buffer, or pycomm.IN_PLACE to use recv for the input too"
+        )
     return whole
 
 
@@ -275,9 +287,7 @@ def _natural_place(
     )
 
 
-def _count(
-    shape: _Shape, label: str, sent: Buffer | None, received: Buffer | None, in_place: bool
-) -> int:
+def _count(shape: _Shape, label: str, sent: Buffer | None, received: Buffer | None, in_place: bool) -> int:
     """Check the buffers' sizes against one another; returns the count of the call."""
     if shape.counts is not None:
         _check_ragged(shape, label, sent, received, in_place)
@@ -324,7 +334,9 @@ def _check_ragged(
         pairs = pairs[:1]
     for buffer, role, want in pairs:
         if buffer is not None and buffer.count != want:
-            raise UsageError(f"{label}: {role} has {buffer.count} elements; the counts ask for {want} on this rank")
+            raise UsageError(
+                f"{label}: {role} has {buffer.count} elements; the counts ask for {want} on this rank"
+            )
 
 
 def out_of_place(call: Call, nranks: int, rank: int) -> Call:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from pycomm.backends.base import Backend, BackendComm, Call, GroupConfig, Work
+from pycomm.backends.base import Backend, BackendComm, Call, Capabilities, GroupConfig, Work
 from pycomm.buffers import as_buffer, as_dtype
 from pycomm.calls import Prepared, as_op, check_rank, check_timeout, prepare, ragged_counts
 from pycomm.config import setting
@@ -20,7 +20,7 @@ from pycomm.object_calls import ObjectCalls
 from pycomm.schedule import Schedule
 from pycomm.selection import Selector, forced_algorithms
 from pycomm.types import CollectiveKind, DType, ReduceOp
-from pycomm.work import DONE, Batch, Pending
+from pycomm.work import DONE, Batch, Finished, Pending
 
 __all__ = ["ANY", "Communicator"]
 
@@ -63,6 +63,8 @@ class Communicator(ObjectCalls):
         The backend that moves the bytes.
     config
         The group, agreed by all its ranks.
+    on_close
+        Called once, when the communicator has been closed.
 
     Attributes
     ----------
@@ -74,17 +76,23 @@ class Communicator(ObjectCalls):
         Name of the backend.
     """
 
-    def __init__(self, backend: Backend, config: GroupConfig) -> None:
+    def __init__(
+        self, backend: Backend, config: GroupConfig, on_close: Callable[[], None] | None = None
+    ) -> None:
         self.rank, self.size, self.name = config.rank, config.size, config.name
         self.backend = backend.name
         self._provider, self._config = backend, config
-        self._capabilities = backend.capabilities()
         self._comm: BackendComm = backend.open(config)
+        self._on_close = on_close
+        # A group may offer less than its backend at best, e.g. without shared memory.
+        self._capabilities: Capabilities = getattr(self._comm, "capabilities", None) or backend.capabilities()
         self._lock = threading.RLock()
         self._object_locks = {}
         self._is_closed = False
         self._children = 0
         self._plans = 0
+        self._in_flight: list[Pending] = []
+        self._sweep_at = 16
         self._batches: dict[int, Batch] = {}
         self._host_numbers: tuple[int, ...] | None = None
         self._round_once = bool(setting("round_once"))
@@ -655,8 +663,8 @@ class Communicator(ObjectCalls):
             timeout_s=check_timeout(timeout_s),
             keep=buffer.keep,
         )
-        work = self._submit(Prepared(call, (buffer,)), True, None)
-        return work if async_op or self._open_batch() is not None else work.wait()
+        work = self._submit(Prepared(call, (buffer,)), async_op, None)
+        return work if async_op or not work.done() else work.wait()
 
     def batch(self) -> Batch:
         """Return a context in which this thread's calls are collected, to be started together at its end.
@@ -672,7 +680,9 @@ class Communicator(ObjectCalls):
 
     # ------------------------------------------------------------------------------------------------------ groups
 
-    def split(self, color: int | None, key: int = 0, *, timeout_s: float | None = None) -> Communicator | None:
+    def split(
+        self, color: int | None, key: int = 0, *, timeout_s: float | None = None
+    ) -> Communicator | None:
         """Divide the group: ranks of one color form a new one, ordered by key, then by rank. Collective.
 
         Parameters
@@ -719,7 +729,9 @@ class Communicator(ObjectCalls):
             raise UsageError("split gave no group")  # pragma: no cover (a color was given)
         return twin
 
-    def supports(self, kind: CollectiveKind | str, dtype: Any = "float32", op: ReduceOp | str = "sum") -> bool:
+    def supports(
+        self, kind: CollectiveKind | str, dtype: Any = "float32", op: ReduceOp | str = "sum"
+    ) -> bool:
         """Whether a collective is offered for this element type and reduce op.
 
         Parameters
@@ -748,7 +760,11 @@ class Communicator(ObjectCalls):
                 return
             self._is_closed = True
             self._direct = self._shortcut = None
-        self._comm.close()
+        try:
+            self._comm.close()
+        finally:
+            if self._on_close is not None:
+                self._on_close()
 
     def __enter__(self) -> Communicator:
         return self
@@ -774,7 +790,7 @@ class Communicator(ObjectCalls):
         round_once: bool = False,
         **options: Any,
     ) -> Work:
-        """The long way: check, choose, launch."""
+        """Go the long way: check, choose, launch."""
         prepared = prepare(
             kind, self.size, self.rank, send, recv, round_once=round_once or self._round_once, **options
         )
@@ -807,16 +823,26 @@ class Communicator(ObjectCalls):
             raise Unsupported(f"backend {self.backend!r} has no send and recv")
         finish = prepared.finish if prepared.staged else None
         # The call itself is kept: its views own staged and scaled memory.
-        work = Pending(lambda: self._comm.launch(call), finish, (call, prepared))
         batch = self._open_batch()
+        blocking = batch is None and not async_op
+        work = Pending(lambda: self._comm.launch(call, blocking=blocking), finish, (call, prepared))
         if batch is not None:
             batch.add(work)
             return work
         work.start()
-        if not async_op:
-            work.wait()
-            return DONE
+        if blocking:
+            source = work.wait()
+            return DONE if source < 0 else Finished(source)
+        self._remember(work)
         return work
+
+    def _remember(self, work: Pending) -> None:
+        """Keep an operation's memory alive until it has ended, even if the user drops the work."""
+        with self._lock:
+            if len(self._in_flight) >= self._sweep_at:
+                self._in_flight = [w for w in self._in_flight if not w.done()]
+                self._sweep_at = 2 * len(self._in_flight) + 16
+            self._in_flight.append(work)
 
     def _open_batch(self) -> Batch | None:
         return self._batches.get(threading.get_ident()) if self._batches else None
@@ -834,6 +860,8 @@ class Communicator(ObjectCalls):
             self._batches = {thread: other for thread, other in self._batches.items() if other is not batch}
             if not self._batches:
                 self._direct = self._shortcut
+        for work in batch.works:
+            self._remember(work)
 
     def _exchange_counts(self, send_counts: Any, recv_counts: Any, timeout_s: float | None) -> Any:
         """Collect the table of an alltoallv; every rank sees the same one, so all raise or none does."""
@@ -880,7 +908,8 @@ class Communicator(ObjectCalls):
         store = self._config.store
         store.set(f"{self.name}/{topic}/{self.rank}", value)
         return [
-            store.get(f"{self.name}/{topic}/{rank}", timeout_s=self._config.timeout_s) for rank in range(self.size)
+            store.get(f"{self.name}/{topic}/{rank}", timeout_s=self._config.timeout_s)
+            for rank in range(self.size)
         ]
 
 

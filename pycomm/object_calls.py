@@ -88,7 +88,9 @@ class ObjectCalls:
         comm.broadcast(data, root, timeout_s=timeout_s)
         return obj if self.rank == root else _decoded(data, codec)
 
-    def allgather_object(self, obj: Any, *, timeout_s: float | None = None, codec: Codec = "safe") -> list[Any]:
+    def allgather_object(
+        self, obj: Any, *, timeout_s: float | None = None, codec: Codec = "safe"
+    ) -> list[Any]:
         """Return everybody's object, in rank order, on every rank."""
         comm, data = cast("Communicator", self), _encoded(obj, codec)
         counts = np.empty(self.size, np.int64)
@@ -150,7 +152,9 @@ def _space(nbytes: int) -> Bytes:
     from pycomm.objects import MAX_NBYTES  # deferred: msgspec is not needed for buffers
 
     if not 0 <= nbytes <= MAX_NBYTES * 64:
-        raise ProtocolError(f"a peer announced an object of {nbytes} bytes; every rank must make the same *_object call")
+        raise ProtocolError(
+            f"a peer announced an object of {nbytes} bytes; every rank must make the same *_object call"
+        )
     return np.empty(nbytes, np.uint8)
 
 

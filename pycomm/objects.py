@@ -36,7 +36,9 @@ def _ext(code: int, payload: Any) -> msgspec.msgpack.Ext:
 def _pack_array(array: np.ndarray[Any, Any], code: int) -> msgspec.msgpack.Ext:
     dtype = array.dtype
     if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
-        raise UsageError(f"an array of {dtype} cannot be encoded safely; convert it to a plain dtype, or use codec='pickle'")
+        raise UsageError(
+            f"an array of {dtype} cannot be encoded safely; convert it to a plain dtype, or use codec='pickle'"
+        )
     # ml_dtypes call themselves void in .str; their name says what they are.
     name = dtype.name if dtype.kind == "V" and dtype.name != f"void{dtype.itemsize * 8}" else dtype.str
     head = _encoder.encode([name, list(array.shape)])
@@ -159,7 +161,9 @@ def encode(obj: Any, codec: Codec = "safe") -> bytes:
     else:
         raise UsageError(f"codec={codec!r} is unknown; use 'safe' or 'pickle'")
     if len(data) > MAX_NBYTES:
-        raise UsageError(f"the object has {len(data)} bytes encoded, more than {MAX_NBYTES}; send it as arrays")
+        raise UsageError(
+            f"the object has {len(data)} bytes encoded, more than {MAX_NBYTES}; send it as arrays"
+        )
     return data
 
 

@@ -100,7 +100,9 @@ class Selector:
         if not own and not scheduled:
             return f"backend {self._backend!r} does not offer {what}; use another dtype, op or backend"
         if call.round_once and dtype in _HALF and kind.reduces and not (own and name in (None, OWN)):
-            return f"backend {self._backend!r} cannot round once in {what}: its schedules round per contribution"
+            return (
+                f"backend {self._backend!r} cannot round once in {what}: its schedules round per contribution"
+            )
         return None
 
     def _algorithm(self, kind: CollectiveKind, algorithm: str | None) -> str | None:

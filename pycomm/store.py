@@ -3,6 +3,7 @@
 ======================  =============================================================================================
 :class:`MemoryStore`    ranks are threads of one process
 :class:`FileStore`      ranks share a file system; used on one host, where it also carries the job's secret
+:class:`TcpStore`       ranks reach one host over the network; authenticated by the job's secret
 ======================  =============================================================================================
 """
 
@@ -11,13 +12,15 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from pycomm.errors import AuthError, DeadlineExceeded, UsageError
+from pycomm.errors import AuthError, DeadlineExceeded, ProtocolError, ResourceError, UsageError
 
-__all__ = ["FileStore", "MemoryStore", "Store"]
+__all__ = ["FileStore", "MemoryStore", "Store", "TcpStore", "tcp_endpoint"]
 
 
 class Store(Protocol):
@@ -134,3 +137,119 @@ class FileStore:
 
     def close(self) -> None:
         """Do nothing: the directory belongs to whoever made it."""
+
+
+class TcpStore:
+    """A store that rank 0 serves over TCP, by the compiled core. Only who knows the secret gets in. Thread-safe.
+
+    Made by :meth:`serve` and :meth:`join`.
+
+    Attributes
+    ----------
+    host, port : str, int
+        Where it listens.
+    """
+
+    def __init__(self, host: str, port: int, client: Any, server: Any = None) -> None:
+        self.host, self.port = host, port
+        self._client, self._server = client, server
+
+    @classmethod
+    def serve(
+        cls, host: str, ports: Sequence[int], secret: str, *, timeout_s: float, family: int = 0
+    ) -> TcpStore:
+        """Listen on the first port of ``ports`` that is free (0: let the kernel choose).
+
+        Raises
+        ------
+        ResourceError
+            None is free.
+        """
+        from pycomm.core import native  # deferred: other stores work without the core
+
+        for index, port in enumerate(ports):
+            try:
+                server = native.StoreServer(host, port, secret, family)
+            except ResourceError:
+                if index == len(ports) - 1:
+                    raise
+            else:
+                client = native.StoreClient(host, server.port, secret, family, timeout_s)
+                return cls(host, server.port, client, server)
+        raise UsageError("no port was given to listen on")
+
+    @classmethod
+    def join(
+        cls, host: str, ports: Sequence[int], secret: str, *, timeout_s: float, family: int = 0
+    ) -> TcpStore:
+        """Connect to the store of this job, which listens on one of ``ports``.
+
+        Raises
+        ------
+        AuthError
+            The only port is held by a store with another secret.
+        DeadlineExceeded
+            No store of this job answered in time.
+        """
+        from pycomm.core import native
+
+        if len(ports) == 1:
+            return cls(host, ports[0], native.StoreClient(host, ports[0], secret, family, timeout_s))
+        deadline = time.monotonic() + timeout_s
+        while True:
+            for port in ports:
+                left = deadline - time.monotonic()
+                try:
+                    # Somebody else may hold this port and say nothing: do not wait for it for long.
+                    client = native.StoreClient(host, port, secret, family, max(0.05, min(2.0, left)))
+                except (AuthError, ProtocolError, DeadlineExceeded):
+                    continue
+                return cls(host, port, client)
+            if time.monotonic() >= deadline:
+                raise DeadlineExceeded(
+                    f"waited {timeout_s:g} s for this job's store at {host}, ports {', '.join(map(str, ports))}: "
+                    "check that rank 0 runs there, that the ports are open between the hosts and that every rank has "
+                    "the same secret",
+                    operation="rendezvous",
+                    ranks=(0,),
+                )
+            time.sleep(0.05)
+
+    def set(self, key: str, value: bytes) -> None:
+        """Write a value once."""
+        self._client.set(key, value, _SET_TIMEOUT_S)
+
+    def get(self, key: str, *, timeout_s: float) -> bytes:
+        """Return the value, waiting for it."""
+        return bytes(self._client.get(key, timeout_s))
+
+    def close(self) -> None:
+        """Disconnect; at rank 0 also stop serving."""
+        self._client.close()
+        self._server = None
+
+
+def tcp_endpoint(store: Store, rank: int, secret: str, *, timeout_s: float) -> tuple[str, int]:
+    """Return host and port of a TCP store of the job; where there is none, rank 0 starts one on the loopback address.
+
+    Parameters
+    ----------
+    store
+        Where the ranks meet. Unless it is a :class:`TcpStore`, all ranks are on this host.
+    rank
+        This process; every rank calls it.
+    secret
+        The job's.
+    """
+    if isinstance(store, TcpStore):
+        return store.host, store.port
+    if rank == 0:
+        served = TcpStore.serve("127.0.0.1", (0,), secret, timeout_s=timeout_s)
+        _SERVED[store] = served
+        store.set("tcp", f"{served.host}:{served.port}".encode())
+    host, _, port = store.get("tcp", timeout_s=timeout_s).decode().rpartition(":")
+    return host, int(port)
+
+
+_SET_TIMEOUT_S: Final = 60.0
+_SERVED: Final[weakref.WeakKeyDictionary[Store, TcpStore]] = weakref.WeakKeyDictionary()

@@ -41,7 +41,9 @@ class Pending:
 
     __slots__ = ("_finish", "_inner", "_keep", "_lock", "_start")
 
-    def __init__(self, start: Callable[[], Work], finish: Callable[[], None] | None, keep: tuple[Any, ...]) -> None:
+    def __init__(
+        self, start: Callable[[], Work], finish: Callable[[], None] | None, keep: tuple[Any, ...]
+    ) -> None:
         self._start: Callable[[], Work] | None = start
         self._inner: Work | None = None
         self._finish = finish
@@ -56,7 +58,9 @@ class Pending:
 
     def _launched(self) -> Work:
         if self._inner is None:
-            raise UsageError("the operation has not started: it belongs to a batch whose `with` block is still open")
+            raise UsageError(
+                "the operation has not started: it belongs to a batch whose `with` block is still open"
+            )
         return self._inner
 
     def done(self) -> bool:
@@ -87,15 +91,20 @@ class Batch:
 
     Inside the block the communicator's calls return works that have not started. When the block is left by an
     exception, none of them starts.
+
+    Attributes
+    ----------
+    works : list of Pending
+        The operations so far.
     """
 
     def __init__(self, opened: Callable[[Batch], None], closed: Callable[[Batch], None]) -> None:
         self._opened, self._closed = opened, closed
-        self._works: list[Pending] = []
+        self.works: list[Pending] = []
 
     def add(self, work: Pending) -> None:
         """Put an operation behind those already there."""
-        self._works.append(work)
+        self.works.append(work)
 
     def __enter__(self) -> Batch:
         self._opened(self)
@@ -106,17 +115,17 @@ class Batch:
     ) -> None:
         self._closed(self)
         if kind is None:
-            for work in self._works:
+            for work in self.works:
                 work.start()
 
     def done(self) -> bool:
         """Whether all operations have ended."""
-        return all(work.done() for work in self._works)
+        return all(work.done() for work in self.works)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Block until every operation has ended; raises the first failure, after all were waited for."""
         first: Exception | None = None
-        for work in self._works:
+        for work in self.works:
             try:
                 work.wait(timeout_s)
             except Exception as error:  # kept, and raised below

@@ -113,6 +113,8 @@ class GroupConfig:
         Default deadline of every wait.
     options
         Backend-specific settings (``PYCOMM_*``), as data.
+    secret
+        What every rank of the job knows and nobody else; empty when the backend needs none.
     store
         Where ranks exchange addresses; see :mod:`pycomm.store`.
     parent
@@ -127,6 +129,7 @@ class GroupConfig:
     store: Any = None
     parent: Any = None
     options: Mapping[str, str] = field(default_factory=dict)
+    secret: str = field(default="", repr=False)
 
 
 class BackendComm(Protocol):
@@ -139,8 +142,11 @@ class BackendComm(Protocol):
 
     direct: Callable[..., bool] | None
 
-    def launch(self, call: Call) -> Work:
-        """Start an operation. Operations of one rank start in the order of launch; the caller keeps memory alive."""
+    def launch(self, call: Call, *, blocking: bool = False) -> Work:
+        """Start an operation. Operations of one rank start in the order of launch; the caller keeps memory alive.
+
+        With ``blocking`` the caller will wait at once, so the operation may as well be performed before this returns.
+        """
 
     def abort(self, reason: str) -> None:
         """End every wait of the group on every rank. Any thread, any number of times, never blocks."""

@@ -70,9 +70,7 @@ class _Hub:
                 self.failure = cause
             self.changed.notify_all()
 
-    def wait(
-        self, ready: Callable[[], bool], deadline: float | None, late: Callable[[], CommError]
-    ) -> None:
+    def wait(self, ready: Callable[[], bool], deadline: float | None, late: Callable[[], CommError]) -> None:
         """Wait until ``ready``; call with the lock held."""
         while not ready():
             if self.failure is not None:
@@ -207,8 +205,9 @@ class ReferenceComm:
         self._seq = 0
         self._lock = threading.Lock()
 
-    def launch(self, call: Call) -> Work:
+    def launch(self, call: Call, *, blocking: bool = False) -> Work:
         """Start an operation."""
+        del blocking  # a wait costs no more than performing it here
         hub = self._hub
         timeout_s = self._timeout_s if call.timeout_s is None else call.timeout_s
         with self._lock, hub.changed:
@@ -229,7 +228,10 @@ class ReferenceComm:
             if call.schedule is not None:
                 deadline = time.monotonic() + timeout_s
                 threading.Thread(
-                    target=self._run, args=(slot, call, seq, work, deadline), daemon=True, name=f"pycomm-ref-{seq}"
+                    target=self._run,
+                    args=(slot, call, seq, work, deadline),
+                    daemon=True,
+                    name=f"pycomm-ref-{seq}",
                 ).start()
             return work
 
@@ -301,7 +303,7 @@ class ReferenceComm:
                 hub.wait(lambda: slot.agreed or slot.error is not None, deadline, work._late)
             if slot.agreed:
                 run_schedule(call, rank, isend, irecv, wait, deadline=deadline, combine=combine_numpy)
-        except Exception as error:  # noqa: BLE001 (kept for whoever waits)
+        except Exception as error:
             with hub.changed:
                 slot.error = slot.error or error
         with hub.changed:
@@ -311,7 +313,9 @@ class ReferenceComm:
     def abort(self, reason: str) -> None:
         """End every wait of the group on every rank."""
         self._hub.fail(
-            Aborted(f"group {self._hub.name!r} was aborted by rank {self._rank}: {reason}", group=self._hub.name)
+            Aborted(
+                f"group {self._hub.name!r} was aborted by rank {self._rank}: {reason}", group=self._hub.name
+            )
         )
 
     def close(self) -> None:
@@ -333,8 +337,10 @@ class ReferenceComm:
             hub.changed.notify_all()
 
 
-def _blocks(call: Call, chunks: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], view: Bytes | None) -> Any:
-    """The elements that a rank's INPUT or OUTPUT has, as a storage array; ``None`` where it has none."""
+def _blocks(
+    call: Call, chunks: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], view: Bytes | None
+) -> Any:
+    """Find the elements of a rank's INPUT or OUTPUT; ``None`` where it has none."""
     if view is None or len(chunks) == 0:
         return None
     whole = view.view(call.dtype.storage)

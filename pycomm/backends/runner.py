@@ -60,7 +60,9 @@ class _Incoming:
     staged: Bytes | None = None
 
     def touches(self, memory: _Memory, writes: bool) -> bool:
-        return self.target.overlaps(memory) or (writes and self.addend is not None and self.addend.overlaps(memory))
+        return self.target.overlaps(memory) or (
+            writes and self.addend is not None and self.addend.overlaps(memory)
+        )
 
 
 def combine_numpy(out: Bytes, a: Bytes, b: Bytes, dtype: DType, op: ReduceOp) -> None:
@@ -173,7 +175,15 @@ class _Runner:
         return self._buffers[memory.buffer][memory.begin : memory.end]
 
     def _step(
-        self, kind: int, peer: int, channel: int, src_space: int, src_start: int, dst_space: int, dst_start: int, count: int
+        self,
+        kind: int,
+        peer: int,
+        channel: int,
+        src_space: int,
+        src_start: int,
+        dst_space: int,
+        dst_start: int,
+        count: int,
     ) -> None:
         src = self._span(src_space, src_start, count)
         dst = self._span(dst_space, dst_start, count)
@@ -225,7 +235,9 @@ class _Runner:
             return
         result = call.recv.view(call.dtype.storage)
         if equal_form(call.kind) is CollectiveKind.REDUCE_SCATTER and self._schedule.in_place:
-            sizes: npt.NDArray[np.int64] = np.full(self._schedule.nranks, call.count) if call.counts is None else call.counts
+            sizes: npt.NDArray[np.int64] = (
+                np.full(self._schedule.nranks, call.count) if call.counts is None else call.counts
+            )
             begin = int(sizes[:rank].sum())
             result = result[begin : begin + int(sizes[rank])]
         result[...] = numbers.divide(call.dtype, result, self._schedule.nranks)

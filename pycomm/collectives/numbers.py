@@ -11,7 +11,7 @@ truncation toward zero; a scaled integer is truncated toward zero and saturated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,10 @@ from pycomm.types import DType, ReduceOp
 __all__ = ["Array", "combine", "divide", "epsilon", "fold", "narrow", "scale", "widen"]
 
 Array = npt.NDArray[Any]
-_FLOAT8 = {DType.FLOAT8_E4M3FN: (4, 3, 7), DType.FLOAT8_E5M2: (5, 2, 15)}  # exponent bits, mantissa bits, bias
+_FLOAT8 = {
+    DType.FLOAT8_E4M3FN: (4, 3, 7),
+    DType.FLOAT8_E5M2: (5, 2, 15),
+}  # exponent bits, mantissa bits, bias
 _NARROW = frozenset({DType.FLOAT16, DType.BFLOAT16, DType.FLOAT8_E4M3FN, DType.FLOAT8_E5M2})
 _EPSILON = {
     DType.FLOAT64: 2.0**-52,
@@ -39,7 +42,7 @@ def epsilon(dtype: DType) -> float:
     return _EPSILON.get(dtype, 0.0)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _float8_table(dtype: DType) -> npt.NDArray[np.float32]:
     """Value of each of the 256 codes."""
     ebits, mbits, bias = _FLOAT8[dtype]
@@ -120,12 +123,12 @@ def _apply(dtype: DType, op: ReduceOp, a: Array, b: Array) -> Array:
 
 
 def combine(dtype: DType, op: ReduceOp, a: Array, b: Array) -> Array:
-    """``a (op) b`` in storage form, rounded; ``avg`` and ``premul_sum`` combine as sum."""
+    """Compute ``a (op) b`` in storage form, rounded; ``avg`` and ``premul_sum`` combine as sum."""
     return narrow(dtype, _apply(dtype, op, widen(dtype, a), widen(dtype, b)))
 
 
 def scale(dtype: DType, values: Array, factor: float) -> Array:
-    """``values * factor`` in storage form: the first step of ``premul_sum``."""
+    """Compute ``values * factor`` in storage form: the first step of ``premul_sum``."""
     with np.errstate(all="ignore"):
         if dtype.is_float:
             wide = widen(dtype, values)
@@ -138,7 +141,7 @@ def scale(dtype: DType, values: Array, factor: float) -> Array:
 
 
 def divide(dtype: DType, values: Array, divisor: int) -> Array:
-    """``values / divisor`` in storage form, integers truncating toward zero: the last step of ``avg``."""
+    """Compute ``values / divisor`` in storage form, integers truncating toward zero: the end of ``avg``."""
     return narrow(dtype, _divide_wide(dtype, widen(dtype, values), divisor))
 
 
@@ -150,7 +153,9 @@ def _divide_wide(dtype: DType, wide: Array, divisor: int) -> Array:
     return np.asarray(quotient + short.astype(wide.dtype))
 
 
-def fold(dtype: DType, op: ReduceOp, contributions: Sequence[Array], factors: Sequence[float] | None = None) -> Array:
+def fold(
+    dtype: DType, op: ReduceOp, contributions: Sequence[Array], factors: Sequence[float] | None = None
+) -> Array:
     """Combine all contributions in rank order and round once: what every reducing collective delivers.
 
     Parameters

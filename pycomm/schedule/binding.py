@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pycomm.collectives.reference import block_counts
-from pycomm.collectives.spec import input_chunks, output_chunks
+from pycomm.collectives.spec import buffer_chunks, input_chunks, output_chunks
 from pycomm.schedule.ir import Schedule
 
 __all__ = ["Layout", "bind"]
@@ -21,7 +21,7 @@ class Layout:
     """Where the chunks of one rank's spaces lie, in elements.
 
     Chunk i of a space covers elements ``offsets[i] .. offsets[i + 1]``; each array has one entry more than the space has
-    chunks, and its last entry is the size of the space.
+    chunks, and its last entry is the size of the space. Of an in-place schedule, INPUT and OUTPUT are the same.
     """
 
     input: Offsets
@@ -53,8 +53,12 @@ def bind(schedule: Schedule, rank: int, count: int, counts: Offsets | None = Non
     blocks = block_counts(kind, n, count, counts)
     edges = blocks[:, None] * np.arange(pieces + 1, dtype=np.int64) // pieces
     sizes = np.diff(edges, axis=1).reshape(-1)
+    scratch = _running(sizes[schedule.scratch_slots(rank)])
+    if schedule.in_place:
+        whole = _running(sizes[buffer_chunks(kind, n, root, pieces, rank)])
+        return Layout(whole, whole, scratch)
     return Layout(
-        input=_running(sizes[input_chunks(kind, n, root, pieces, rank)]),
-        output=_running(sizes[output_chunks(kind, n, root, pieces, rank)]),
-        scratch=_running(sizes[schedule.scratch_slots(rank)]),
+        _running(sizes[input_chunks(kind, n, root, pieces, rank)]),
+        _running(sizes[output_chunks(kind, n, root, pieces, rank)]),
+        scratch,
     )

@@ -69,7 +69,7 @@ def run_threads(
         try:
             with Communicator(provider, config) as comm:
                 results[rank] = target(comm)
-        except BaseException as error:  # noqa: BLE001 (shown to the caller)
+        except BaseException as error:
             errors[rank] = error
             order.append(rank)
 
@@ -81,7 +81,9 @@ def run_threads(
     stuck = [r for r, thread in enumerate(threads) if thread.is_alive()]
     if stuck:
         faulthandler.dump_traceback(sys.stderr, all_threads=True)
-        raise RankError(f"ranks {stuck} did not end within {timeout_s:g} s; their stacks are on stderr", errors)
+        raise RankError(
+            f"ranks {stuck} did not end within {timeout_s:g} s; their stacks are on stderr", errors
+        )
     if errors:
         shown = "".join(
             f"\n--- rank {r} ---\n" + "".join(traceback.format_exception(errors[r])) for r in sorted(errors)
