@@ -349,8 +349,9 @@ class MpiComm:
             self._notice = self._control.Irecv([self._notice_text, mpi.BYTE], mpi.ANY_SOURCE, 0)
         _open.add(self)
 
-    def launch(self, call: Call) -> Work:
+    def launch(self, call: Call, *, blocking: bool = False) -> Work:
         """Start an operation; never blocks."""
+        del blocking  # its transfers progress on the lane either way
         what = describe(call)
         if self._closed:
             raise UsageError(f"{what}: group {self.name!r} is closed")
