@@ -19,9 +19,12 @@
 
 namespace pycomm {
 
+class FlightPool;
 struct Early;
 struct Flight;
+struct Grown;
 struct Inbox;
+struct Slot;
 class Matcher;
 
 // What the mailbox has to tell the group. Called on the thread that drives a transport, without locks held; must not
@@ -85,10 +88,10 @@ class Mailbox final : public Receiver {
   void allow(Inbox& inbox, std::uint32_t slot, std::uint64_t upto);
   // Lands what was kept of the slot's message and is allowed.
   void drain(Inbox& inbox, std::uint32_t slot);
-  // Slots whose messages grew since the last call, into `slots` (cleared first).
-  void take_grown(Inbox& inbox, std::vector<std::uint32_t>& slots);
-  // Why the open operation cannot go on; ok when it can. A disagreement found here is reported at once when both sides
-  // are known, else (`waited`) as far as it is known.
+  // The slots whose messages grew since the last call, into `grown` (cleared first).
+  void take_grown(Inbox& inbox, std::vector<Grown>& grown);
+  // Why a stopped inbox cannot go on; ok while there is hope (`waited` false) that somebody tells both sides of a
+  // disagreement.
   Status verdict(Inbox& inbox, bool waited);
 
   Matcher& matcher() noexcept { return *matcher_; }
@@ -97,13 +100,15 @@ class Mailbox final : public Receiver {
   Doorbell& bell() noexcept { return bell_; }
 
  private:
-  struct Found;  // things to tell the listener once the lock is free
-  Landing schedule_landing(int peer, const FrameHeader& header, Found& found);
-  Landing keep(int peer, const FrameHeader& header, Found& found);
-  void settle_kept(int peer, const FrameHeader& header, Flight& flight);
-  Flight& new_flight();
+  struct News;  // what to tell the listener once the lock is free
+  Landing schedule_landing(int peer, const FrameHeader& header, News& news);
+  Landing keep(const FrameHeader& header, News& news);
+  void settle(int peer, const FrameHeader& header, Flight& flight, News& news);
+  void attach(Early&& early, News& news);
+  void stop(Inbox& inbox, int peer, std::uint64_t theirs, News& news);
   void mark_grown(Inbox& inbox, std::uint32_t slot);
-  void tell(int peer, const Found& found) noexcept;
+  void tell(const News& news) noexcept;
+  Status malformed(int peer, const FrameHeader& header) const;
 
   const MailboxConfig config_;
   Doorbell& bell_;
@@ -117,8 +122,7 @@ class Mailbox final : public Receiver {
   bool any_ended_ = false;
   std::map<std::uint64_t, std::vector<Early>> early_;  // by seq, in order of arrival
   std::map<std::uint64_t, Status> poisoned_;
-  std::vector<std::unique_ptr<Flight>> flights_;
-  std::vector<Flight*> free_flights_;
+  std::unique_ptr<FlightPool> flights_;
 };
 
 }  // namespace pycomm

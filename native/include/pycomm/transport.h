@@ -76,8 +76,8 @@ class Receiver {
   virtual void returned() noexcept = 0;
 };
 
-// Counts what is still borrowed: incremented by whoever posts, decremented (release) by the transport when a payload has
-// been copied out and its memory may be reused.
+// Counts what is still borrowed: incremented by whoever posts, once per frame, decremented (release) by the transport
+// when the payload has been copied out and its memory may be reused. Frames without payload count too.
 using Lent = std::atomic<std::uint32_t>;
 
 // The way to one peer of one group.

@@ -19,6 +19,7 @@ class HeapRegions {
 
  private:
   struct Free {
+    std::size_t nbytes;
     void operator()(std::byte* memory) const noexcept;
   };
   std::vector<std::unique_ptr<std::byte, Free>> memory_;
