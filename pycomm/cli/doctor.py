@@ -123,8 +123,8 @@ def _backends(problems: list[str]) -> list[Facts]:
     for name in backend_names():
         try:
             reason = get_backend(name, usable=False).available()
-        except PycommError as error:
-            reason = str(error)
+        except Exception as error:  # whatever a backend's import trips over is what we are here to report
+            reason = f"{type(error).__name__}: {error}"
         found.append({"name": name, "works": reason is None, "reason": reason})
     if not any(backend["works"] and backend["name"] == "native" for backend in found):
         problems.append("the native backend does not work here; its reason is listed under backends")

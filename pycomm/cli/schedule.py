@@ -222,12 +222,11 @@ def convert(input: str, output: str, unverified: bool, as_json: bool) -> None:
 def draw(source: Source, output: str | None, as_json: bool) -> None:
     """Draw a schedule: ranks as rows, steps from left to right, messages as arrows."""
     schedule = source.load()
-    _write(
-        schedule, output or f"{schedule.name}_{schedule.kind.label}_{schedule.nranks}.svg", unverified=True
-    )
+    name = output or f"{schedule.name}_{schedule.kind.label}_{schedule.nranks}.svg"
+    _write(schedule, name, unverified=True, as_json=as_json)
 
 
-def _write(schedule: Schedule, output: str, unverified: bool) -> None:
+def _write(schedule: Schedule, output: str, unverified: bool, as_json: bool) -> None:
     if not unverified:
         from pycomm.verify import verify as find
 
