@@ -83,7 +83,7 @@ class Bench {
     call.desc.root = c.kind == Kind::broadcast || c.kind == Kind::reduce ? 0 : -1;
     call.desc.count = c.by_block ? total / n_ : total;
     for (std::size_t i = 0; i < total; ++i) send_[i] = static_cast<float>((i + static_cast<std::size_t>(rank_)) % 64);
-    call.send = reinterpret_cast<const std::byte*>(send_.data());
+    call.send = reinterpret_cast<const std::byte*>(send_);
     call.recv = reinterpret_cast<std::byte*>(c.in_place ? send_ : recv_);
     run(call);
     check(c, call);

@@ -36,6 +36,12 @@ std::string name_ranks(const std::vector<int>& ranks) {
   return text;
 }
 
+// Spinning is right while a peer runs on another core, and holds it up when it waits for ours, whoever else made it wait:
+// hints go stale. So a wait that spun in vain halves the next one's spins, and one that did not lets them grow.
+constexpr int kMostSpins = 2000;
+constexpr int kFewestSpins = 16;
+constexpr int kYields = 400;
+
 // Ranks that told the same story.
 struct Party {
   const Card* card;
@@ -45,10 +51,9 @@ struct Party {
 }  // namespace
 
 Board::Board(Regions regions, int rank, int nranks, const Failure& failure, int spare_cores_hint)
-    : regions_(std::move(regions)), rank_(rank), nranks_(nranks), failure_(failure) {
+    : regions_(std::move(regions)), rank_(rank), nranks_(nranks), failure_(failure), spins_(spare_cores_hint < 0 ? kFewestSpins : kMostSpins) {
   areas_.reserve(regions_.base.size());
   for (std::byte* base : regions_.base) areas_.push_back(reinterpret_cast<Area*>(base + sizeof(RegionHeader)));
-  if (spare_cores_hint < 0) patience_.spins = 0;
 }
 
 void Board::introduce(const Descriptor& desc, std::uint64_t seq) noexcept {
@@ -73,7 +78,16 @@ Waited Board::await(Deadline deadline) {
     while (next < nranks_ && line(next).stage.load(std::memory_order_acquire) >= stage_) ++next;
     return next == nranks_;
   };
-  return wait_until(ready, regions_.header(rank_).bell, failure_, deadline, patience_);
+  for (int i = 0; i < spins_; ++i) {
+    if (ready()) {
+      spins_ = std::min(spins_ + spins_ / 8 + 1, kMostSpins);
+      return Waited::ready;
+    }
+    if (failure_.failed()) return Waited::failed;
+    cpu_relax();
+  }
+  spins_ = std::max(spins_ / 2, kFewestSpins);
+  return wait_until(ready, regions_.header(rank_).bell, failure_, deadline, {.spins = 0, .yields = kYields});
 }
 
 bool Board::agreed() const noexcept {

@@ -92,7 +92,7 @@ class Board {
   int rank_;
   int nranks_;
   const Failure& failure_;
-  Patience patience_;
+  int spins_;  // before the next wait gives its core away; follows what recent waits needed
   std::uint64_t stage_ = 0;
 };
 
