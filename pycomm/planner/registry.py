@@ -7,7 +7,17 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from pycomm.errors import PlanningError
-from pycomm.planner import double_tree, knomial, ring
+from pycomm.planner import (
+    bruck,
+    direct,
+    double_tree,
+    halving_doubling,
+    knomial,
+    pairwise,
+    pat,
+    recursive_doubling,
+    ring,
+)
 from pycomm.planner.algorithm import check_request
 from pycomm.planner.base import Planner, PlanRequest
 from pycomm.schedule import Schedule
@@ -22,6 +32,12 @@ OWN: tuple[Planner, ...] = (
     double_tree.PLANNER,
     knomial.BINOMIAL,
     knomial.FOUR_ARY,
+    recursive_doubling.PLANNER,
+    halving_doubling.PLANNER,
+    bruck.PLANNER,
+    pat.PLANNER,
+    pairwise.PLANNER,
+    direct.PLANNER,
 )
 
 
