@@ -12,6 +12,7 @@ from pycomm.planner import (
     direct,
     double_tree,
     halving_doubling,
+    hierarchical,
     knomial,
     pairwise,
     pat,
@@ -38,6 +39,7 @@ OWN: tuple[Planner, ...] = (
     pat.PLANNER,
     pairwise.PLANNER,
     direct.PLANNER,
+    hierarchical.PLANNER,
 )
 
 
