@@ -17,7 +17,15 @@ from fractions import Fraction
 
 from pycomm.errors import UsageError
 
-__all__ = ["format_rate", "format_size", "format_time", "parse_rate", "parse_size", "parse_time"]
+__all__ = [
+    "format_rate",
+    "format_size",
+    "format_size_rounded",
+    "format_time",
+    "parse_rate",
+    "parse_size",
+    "parse_time",
+]
 
 _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*([^\s0-9].*?)?\s*")
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
@@ -105,6 +113,20 @@ def format_size(nbytes: int) -> str:
             decimals = f".{thousandths:03d}".rstrip("0") if thousandths else ""
             return f"{whole}{decimals} {letter.upper()}iB"
     return f"{nbytes} B"
+
+
+def format_size_rounded(nbytes: float) -> str:
+    """Print a number of bytes in binary units with four significant digits.
+
+    Examples
+    --------
+    >>> format_size_rounded(67108865), format_size_rounded(1000)
+    ('64 MiB', '1000 B')
+    """
+    for letter in ("p", "t", "g", "m", "k"):
+        if nbytes >= _BINARY[letter]:
+            return f"{nbytes / _BINARY[letter]:.4g} {letter.upper()}iB"
+    return f"{nbytes:.4g} B"
 
 
 def parse_rate(text: str) -> float:

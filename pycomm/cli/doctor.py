@@ -26,7 +26,7 @@ from pycomm.backends.registry import backend_names, get_backend
 from pycomm.cli.render import print_facts, print_json, print_table
 from pycomm.config import SETTINGS, unknown_variables
 from pycomm.errors import PycommError, UsageError
-from pycomm.units import format_size
+from pycomm.units import format_size_rounded
 
 __all__ = ["command", "examine"]
 
@@ -240,13 +240,13 @@ def _print(facts: Facts) -> None:
 
 def _machine_facts(machine: Facts) -> list[tuple[str, object]]:
     shm = machine["shm_bytes"]
-    free = "" if shm is None else f", {format_size(machine['shm_free_bytes'])} free"
+    free = "" if shm is None else f", {format_size_rounded(machine['shm_free_bytes'])} free"
     return [
         ("system", machine["system"]),
         ("cpu", machine["cpu"] or "unknown"),
         ("cores", f"{machine['cores_usable']} usable of {machine['cores']}"),
-        ("memory", format_size(machine["memory_bytes"])),
-        ("/dev/shm", "none" if shm is None else format_size(shm) + free),
+        ("memory", format_size_rounded(machine["memory_bytes"])),
+        ("/dev/shm", "none" if shm is None else format_size_rounded(shm) + free),
         ("memfd", "yes" if machine["memfd"] else "no"),
         ("pidfd", "yes" if machine["pidfd"] else "no"),
     ]
