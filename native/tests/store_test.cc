@@ -26,7 +26,7 @@ std::unique_ptr<StoreServer> serve(const std::string& host = "127.0.0.1") {
 }
 
 std::unique_ptr<StoreClient> join(const StoreServer& server, const std::string& host = "127.0.0.1") {
-  Result<std::unique_ptr<StoreClient>> client = StoreClient::connect(host, server.port(), "secret", 0, soon());
+  Result<std::unique_ptr<StoreClient>> client = StoreClient::connect(host, server.port(), "secret", soon());
   EXPECT_TRUE(client.ok()) << client.status().message();
   return client.ok() ? std::move(*client) : nullptr;
 }
@@ -107,7 +107,7 @@ TEST(Store, LimitsAreToldBeforeAnythingIsSent) {
 TEST(Store, WrongSecretIsToldAtOnce) {
   const auto server = serve();
   const std::int64_t began = now_ns();
-  const auto client = StoreClient::connect("127.0.0.1", server->port(), "guess", 0, soon(30));
+  const auto client = StoreClient::connect("127.0.0.1", server->port(), "guess", soon(30));
   EXPECT_EQ(client.status().code(), Code::auth);
   EXPECT_LT(now_ns() - began, 5'000'000'000);
   EXPECT_EQ(server->turned_away().denied, 1u);
@@ -125,7 +125,7 @@ TEST(Store, AServerThatDoesNotKnowTheSecretIsRefused) {
     Handshake shake = Handshake::server("guess", nullptr);
     EXPECT_EQ(shake.finish(fd.get(), soon()).code(), Code::auth);
   });
-  EXPECT_EQ(StoreClient::connect("127.0.0.1", port, "secret", 0, soon()).status().code(), Code::auth);
+  EXPECT_EQ(StoreClient::connect("127.0.0.1", port, "secret", soon()).status().code(), Code::auth);
   impostor.join();
 }
 
@@ -135,7 +135,7 @@ TEST(Store, NobodyThereIsADeadlineThatSaysSo) {
     const auto server = serve();
     port = server->port();
   }
-  const auto client = StoreClient::connect("127.0.0.1", port, "secret", 0, soon(0.2));
+  const auto client = StoreClient::connect("127.0.0.1", port, "secret", soon(0.2));
   EXPECT_EQ(client.status().code(), Code::deadline);
   EXPECT_NE(client.status().message().find(std::to_string(port)), std::string::npos);
 }

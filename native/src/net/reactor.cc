@@ -19,6 +19,14 @@ namespace {
 
 constexpr Reactor::Token kWakeToken = 0;
 
+// How many forks lie between the first process that used a reactor and this one.
+std::atomic<std::uint64_t> process_generation{0};
+
+void count_forks() {
+  static std::once_flag once;
+  std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { process_generation.fetch_add(1); }); });
+}
+
 // Blocks all signals while it lives, so that a thread started meanwhile never runs the program's handlers.
 class SignalsBlocked {
  public:
@@ -38,7 +46,9 @@ class SignalsBlocked {
 }  // namespace
 
 Result<std::unique_ptr<Reactor>> Reactor::start(const char* name) {
+  count_forks();
   std::unique_ptr<Reactor> reactor(new Reactor);
+  reactor->generation_ = process_generation.load();
   reactor->epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
   reactor->wake_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   epoll_event event{};
@@ -59,6 +69,8 @@ Result<std::unique_ptr<Reactor>> Reactor::start(const char* name) {
 
 Reactor::~Reactor() { stop(); }
 
+bool Reactor::forked() const noexcept { return process_generation.load(std::memory_order_relaxed) != generation_; }
+
 void Reactor::ring() noexcept {
   const std::uint64_t one = 1;
   // The only failure is a full counter, which wakes as well.
@@ -66,6 +78,7 @@ void Reactor::ring() noexcept {
 }
 
 bool Reactor::post(Task task) {
+  if (forked()) return false;
   bool first = false;
   {
     const std::lock_guard lock(mutex_);
@@ -78,6 +91,7 @@ bool Reactor::post(Task task) {
 }
 
 void Reactor::call(const Task& task) {
+  if (forked()) return;
   if (here()) {
     task();
     return;
@@ -103,6 +117,11 @@ void Reactor::call(const Task& task) {
 }
 
 void Reactor::stop() {
+  if (forked()) {
+    // The thread exists in the parent only; its handle must not be joined, nor destroyed while joinable.
+    if (thread_.joinable()) thread_.detach();
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

@@ -39,10 +39,13 @@ class Reactor {
 
   // Any thread. Runs `task` on the reactor thread, in the order of posting. False, and nothing runs, once stopped.
   bool post(Task task);
-  // Any thread; blocks until `task` has run. Once the reactor has stopped, the task runs on the caller's thread.
+  // Any thread; blocks until `task` has run. Once the reactor has stopped, the task runs on the caller's thread. In a
+  // forked child nothing runs.
   void call(const Task& task);
   // Runs what was posted before, ends the thread, drops all handlers. Any thread but the reactor's; twice is fine.
   void stop();
+  // True in a child that was forked after start(): the thread is not there, nothing may be waited for.
+  bool forked() const noexcept;
   bool here() const noexcept { return std::this_thread::get_id() == thread_.get_id(); }
 
   // Reactor thread only. The handler is kept alive until forget(); the descriptor stays the caller's. 0 on failure.
@@ -77,6 +80,7 @@ class Reactor {
   std::unordered_map<int, Token> token_of_;
   std::map<TimerId, Task> timers_;
   Token next_token_ = 1;
+  std::uint64_t generation_ = 0;  // of the process, by number of forks
   std::uint64_t next_timer_ = 1;
 };
 

@@ -31,6 +31,8 @@ class StoreServer {
   StoreServer(const StoreServer&) = delete;
   StoreServer& operator=(const StoreServer&) = delete;
 
+  // Ends the service and every connection. Twice is fine.
+  void close();
   std::uint16_t port() const noexcept { return port_; }
   // How many connections were turned away so far. Blocks for an instant.
   AcceptorCounts turned_away();
@@ -53,10 +55,10 @@ class StoreClient {
   // Blocks until the server answers; repeats refused attempts up to the deadline. Codes: unavailable (unknown host),
   // auth (wrong secret, at once), protocol (something else listens there), deadline.
   static Result<std::unique_ptr<StoreClient>> connect(const std::string& host, std::uint16_t port,
-                                                      const std::string& secret, int family, Deadline deadline);
+                                                      const std::string& secret, Deadline deadline, int family = 0);
 
   // Writes a key. The same value again is fine; another value is an error (usage): keys are written once.
-  Status set(const std::string& key, const std::string& value, Deadline deadline);
+  Status set(const std::string& key, const std::string& value, Deadline deadline = Deadline::after(60));
   // Waits for a key. Code::deadline names it when it does not come.
   Result<std::string> get(const std::string& key, Deadline deadline);
   // Waits for all keys; at the deadline, those that have not come are empty.

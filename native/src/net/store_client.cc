@@ -65,7 +65,7 @@ Status check_key(const std::string& key) {
 }  // namespace
 
 Result<std::unique_ptr<StoreClient>> StoreClient::connect(const std::string& host, std::uint16_t port,
-                                                          const std::string& secret, int family, Deadline deadline) {
+                                                          const std::string& secret, Deadline deadline, int family) {
   std::unique_ptr<StoreClient> client(new StoreClient);
   client->name_ = host + ":" + std::to_string(port);
   client->secret_ = secret;

@@ -229,10 +229,12 @@ Result<std::unique_ptr<StoreServer>> StoreServer::start(const std::string& host,
   return server;
 }
 
-StoreServer::~StoreServer() {
+StoreServer::~StoreServer() { close(); }
+
+void StoreServer::close() {
   reactor_->call([this] {
-    if (acceptor_) acceptor_->close();
-    if (table_) table_->close();
+    acceptor_->close();
+    table_->close();
   });
   reactor_->stop();
 }
