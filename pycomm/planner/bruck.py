@@ -71,8 +71,11 @@ def _alltoall(request: PlanRequest) -> Schedule:
 
     def named(hops: np.ndarray, far: np.ndarray) -> np.ndarray:
         """Blocks that have come ``hops`` and go ``far`` in all, as each rank holds them."""
-        start = (rank[:, None] - hops) % n
-        return start * n + (start + far) % n
+        start = rank[:, None] - hops
+        start += n * (start < 0)
+        end = start + far
+        end -= n * (end >= n)
+        return start * n + end
 
     slot = np.full(n, -1, np.int64)  # where the block that goes d far lies, once it has left its source
     for k in range(_rounds(n)):

@@ -108,7 +108,11 @@ class ScheduleBuilder:
         self.pieces = pieces
         self.channels = channels
         self._single: list[tuple[int, ...]] = []
-        self._bodies: list[npt.NDArray[np.int32]] = []
+        self._batches: list[
+            tuple[npt.NDArray[np.signedinteger], npt.NDArray[np.signedinteger], npt.NDArray[np.int32]]
+        ] = []
+        self._length: Array = np.zeros(request.nranks, np.int64)
+        self._timed = False
         self._slots: list[tuple[Array, Array]] = []
         self._next_slot: Array = np.zeros(request.nranks, np.int64)
 
@@ -168,21 +172,21 @@ class ScheduleBuilder:
     ) -> None:
         """Add ops of one kind by their columns; all the verbs above end here."""
         count = dst.count if isinstance(src.space, int) and src.space < 0 else src.count
-        fields = (kind, peer, channel, src.space, src.start, dst.space, dst.start, count, rank, when)
+        fields = (kind, peer, channel, src.space, src.start, dst.space, dst.start, count)
         size = -1
-        for column in fields:
+        for column in (rank, when, *fields):
             if isinstance(column, np.ndarray):
                 size = max(size, column.size)
                 if column.size == 0:
                     return
         if size < 0:
-            self._single.append(fields)  # type: ignore[arg-type]  # no array among them
+            self._single.append((*fields, rank, when))  # type: ignore[arg-type]  # no array among them
             return
         self._flush()
-        body = np.empty((size, NCOLUMNS + 2), np.int32)
+        body = np.empty((size, NCOLUMNS), np.int32)
         for index, column in enumerate(fields):
             body[:, index] = column
-        self._bodies.append(body)
+        self._add(np.broadcast_to(np.asarray(rank), size), np.broadcast_to(np.asarray(when), size), body)
 
     def finish(self, capacity: int | None = 1) -> Schedule:
         """Make the schedule.
@@ -195,18 +199,11 @@ class ScheduleBuilder:
         """
         self._flush()
         request = self.request
-        body = np.concatenate(self._bodies) if self._bodies else np.empty((0, NCOLUMNS + 2), np.int32)
-        rank, when = body[:, NCOLUMNS], body[:, NCOLUMNS + 1]
-        if when.any():
-            order = np.lexsort((when, rank))
-        else:
-            order = np.argsort(rank.astype(np.uint16) if request.nranks <= 1 << 16 else rank, kind="stable")
-        rank = rank[order]
-        ops = np.ascontiguousarray(body[order, :NCOLUMNS])
+        ops, offsets = self._by_rank()
         if request.in_place:
-            rename_in_place(ops, rank, request, self.pieces)
-            void = (ops[:, 0] == OpKind.COPY) & (ops[:, 3] == ops[:, 5]) & (ops[:, 4] == ops[:, 6])
-            ops, rank = ops[~void], rank[~void]
+            rename_in_place(ops, offsets, request, self.pieces)
+            kept = (ops[:, 0] != OpKind.COPY) | (ops[:, 3] != ops[:, 5]) | (ops[:, 4] != ops[:, 6])
+            ops, offsets = ops[kept], np.concatenate([[0], np.cumsum(kept)])[offsets]
         owner = np.concatenate([r for r, _ in self._slots]) if self._slots else np.empty(0, np.int64)
         named = np.concatenate([c for _, c in self._slots]) if self._slots else np.empty(0, np.int64)
         schedule = Schedule(
@@ -219,9 +216,9 @@ class ScheduleBuilder:
             channels=self.channels,
             capacity=1 if capacity is None else capacity,
             ops=ops,
-            offsets=_offsets(rank, request.nranks),
+            offsets=offsets,
             scratch=named[np.argsort(owner, kind="stable")].astype(np.int32),
-            scratch_offsets=_offsets(owner, request.nranks),
+            scratch_offsets=_offsets(np.bincount(owner, minlength=request.nranks)),
         )
         if capacity is None:
             return replace(schedule, capacity=smallest_capacity(schedule))
@@ -229,24 +226,58 @@ class ScheduleBuilder:
 
     def _flush(self) -> None:
         if self._single:
-            self._bodies.append(np.array(self._single, np.int32).reshape(-1, NCOLUMNS + 2))
+            table = np.array(self._single, np.int32).reshape(-1, NCOLUMNS + 2)
+            self._add(table[:, NCOLUMNS], table[:, NCOLUMNS + 1], table[:, :NCOLUMNS])
             self._single = []
 
+    def _add(
+        self,
+        rank: npt.NDArray[np.signedinteger],
+        when: npt.NDArray[np.signedinteger],
+        body: npt.NDArray[np.int32],
+    ) -> None:
+        self._length += np.bincount(rank, minlength=self._length.size)
+        self._timed = self._timed or bool(when.any())
+        self._batches.append((rank, when, body))
 
-def _offsets(owner: npt.NDArray[np.signedinteger], nranks: int) -> Array:
-    offsets = np.zeros(nranks + 1, np.int64)
-    np.cumsum(np.bincount(owner, minlength=nranks), out=offsets[1:])
+    def _by_rank(self) -> tuple[npt.NDArray[np.int32], Array]:
+        """Put all rows in the order of ranks, each rank's in the order of its program."""
+        offsets = _offsets(self._length)
+        ops = np.empty((int(offsets[-1]), NCOLUMNS), np.int32)
+        if self._timed:
+            rank = np.concatenate([rank for rank, _, _ in self._batches])
+            when = np.concatenate([when for _, when, _ in self._batches])
+            order = np.lexsort((when, rank))
+            np.take(np.concatenate([body for _, _, body in self._batches]), order, axis=0, out=ops)
+            return ops, offsets
+        end = offsets[:-1].copy()  # of what each rank's program has so far
+        for rank, _, body in self._batches:
+            number = np.bincount(rank, minlength=end.size)
+            if number.max() == 1:
+                ops[end[rank]] = body
+            else:
+                order = np.argsort(rank, kind="stable")
+                first = np.repeat(end + number - np.cumsum(number), number)
+                ops[first + np.arange(rank.size)] = body[order]
+            end += number
+        return ops, offsets
+
+
+def _offsets(length: Array) -> Array:
+    offsets = np.zeros(length.size + 1, np.int64)
+    np.cumsum(length, out=offsets[1:])
     return offsets
 
 
 def rename_in_place(
-    ops: npt.NDArray[np.int32], rank: npt.NDArray[np.int32], request: Request, pieces: int
+    ops: npt.NDArray[np.int32], offsets: Array, request: Request, pieces: int
 ) -> None:
     """Rename, in ``ops`` itself, the buffer that an in-place schedule does not speak of."""
     kind = equal_form(request.kind)
     old, new = Space.INPUT, Space.OUTPUT
     if kind in (CollectiveKind.REDUCE_SCATTER, CollectiveKind.SCATTER):
         old, new = new, old
+    rank = np.repeat(np.arange(request.nranks), np.diff(offsets))
     natural = np.zeros(request.nranks, np.int32)
     if kind in (CollectiveKind.ALLGATHER, CollectiveKind.REDUCE_SCATTER):
         natural[:] = np.arange(request.nranks) * pieces
