@@ -263,24 +263,16 @@ def _facts(schedule: Schedule) -> dict[str, Any]:
 
 def _cost(schedule: Schedule) -> dict[str, int]:
     """Count steps and chunks on the schedule itself."""
-    from pycomm.export.timeline import unit_timeline
+    from pycomm.verify import metrics
 
-    sent, received, reduced = [], [], []
-    for rank in range(schedule.nranks):
-        program = schedule.program(rank)
-        kinds, counts = program[:, 0], program[:, 7]
-        arriving = (kinds == OpKind.RECV) | (kinds == OpKind.RECV_REDUCE)
-        combining = (kinds == OpKind.REDUCE) | (kinds == OpKind.RECV_REDUCE)
-        sent.append(int(counts[kinds == OpKind.SEND].sum()))
-        received.append(int(counts[arriving].sum()))
-        reduced.append(int(counts[combining].sum()))
+    counted = metrics(schedule)
     return {
-        "steps": unit_timeline(schedule).steps,
+        "steps": counted.steps,
         "array_chunks": block_count(schedule.kind, schedule.nranks) * schedule.pieces,
-        "sent_chunks": max(sent),
-        "received_chunks": max(received),
-        "reduced_chunks": max(reduced),
-        "total_sent_chunks": sum(sent),
+        "sent_chunks": counted.sent,
+        "received_chunks": counted.received,
+        "reduced_chunks": counted.reduced,
+        "total_sent_chunks": counted.total,
     }
 
 

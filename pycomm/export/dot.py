@@ -36,11 +36,15 @@ def dot(schedule: Schedule) -> bytes:
     for (src, dst, channel), messages in sorted(edges.items()):
         first, last = messages[0].start, messages[-1].start
         label = (
-            f"{len(messages)} x, {sum(message.chunks for message in messages)} chunks\n"
+            f"{_counted(len(messages), 'message')}, {_counted(sum(m.chunks for m in messages), 'chunk')}\n"
             f"step {first}{f' to {last}' if last > first else ''}{f', channel {channel}' if channel else ''}"
         )
         lines.append(f"  {src} -> {dst} [label={_quoted(label)}];")
     return ("\n".join(lines) + "\n}\n").encode()
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _quoted(text: str) -> str:

@@ -201,6 +201,7 @@ def decode_json(data: bytes) -> Schedule:
         file = msgspec.json.decode(data, type=_Json)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not a schedule file: {error}") from error
+    kind = _kind(file)
     if not len(file.programs) == len(file.scratch) == file.ranks:
         raise UsageError(
             f"a schedule of {file.ranks} ranks must list as many programs and scratches, "
@@ -213,7 +214,7 @@ def decode_json(data: bytes) -> Schedule:
         raise UsageError(f"a number in the schedule file is beyond 32 bits: {error}") from error
     return assemble(
         name=file.name,
-        kind=_kind(file),
+        kind=kind,
         nranks=file.ranks,
         root=file.root,
         pieces=file.pieces,

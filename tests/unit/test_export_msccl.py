@@ -170,6 +170,21 @@ def test_long_ops_are_cut_and_signals_left_out():
     machine.check()
 
 
+def test_memory_is_not_overwritten_before_it_was_sent():
+    # Rank 0 sends from a place that it then receives into, in another thread block.
+    schedule = parse_schedule(
+        "schedule 1\nname x\ncollective allgather\nranks 2\npieces 1\nchannels 2\n"
+        "rank 0\n copy input[0] to output[1]\n send output[1] to 1\n recv output[1] from 1 on 1\n"
+        " copy input[0] to output[0]\n"
+        "rank 1\n copy input[0] to output[1]\n recv output[0] from 0\n send output[1] to 0 on 1\n"
+    )
+    data = msccl_xml(schedule)
+    for seed in range(20):
+        machine = Machine(data, schedule, seed)
+        machine.run()
+        machine.check()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
