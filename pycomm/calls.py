@@ -205,6 +205,10 @@ def _bind(
     kind = shape.kind
     if kind is CollectiveKind.BROADCAST:
         both = as_buffer(send, "buf", writes=shape.rank != shape.root, dtype=dtype)
+        if (
+            not both.flat.flags.writeable
+        ):  # backends may ask for memory that can be written, though they do not
+            both = replace(both, flat=both.flat.copy())
         return both, both, True
     if not shape.sends:
         return (

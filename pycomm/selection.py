@@ -141,12 +141,13 @@ class Selector:
         return replace(call, schedule=schedule)
 
     def _plan(self, call: Call, name: str | None, in_place: bool) -> Schedule:
-        from pycomm import tuner  # deferred: most programs never plan
-        from pycomm.planner import registry
-
         request = PlanRequest(call.kind, self._nranks, call.root, in_place, self._hosts())
         if name is not None:
+            from pycomm.planner import registry  # deferred: most programs never plan
+
             return registry.plan(name, request)
+        from pycomm import tuner
+
         blocks = block_counts(call.kind, self._nranks, call.count, call.counts)
         nbytes = int(blocks.sum()) * call.dtype.itemsize
         if equal_form(call.kind) is CollectiveKind.ALLTOALL:

@@ -247,7 +247,10 @@ class ReferenceComm:
             return
         slot.agreed = True
         if slot.calls[0].schedule is None:
-            _perform([slot.calls[r] for r in range(self._hub.size)])
+            try:
+                _perform([slot.calls[r] for r in range(self._hub.size)])
+            except Exception as error:  # a bug: every rank must hear of it, not only the last one to come
+                slot.error = error
             slot.finished.update(range(self._hub.size))
 
     def _send(self, call: Call) -> Work:

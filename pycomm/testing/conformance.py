@@ -162,13 +162,24 @@ def render(backend: str, outcomes: Iterable[Outcome]) -> str:
         total[outcome.status] += 1
         if outcome.status == "fail":
             failures.append(f"  {outcome.nranks} ranks: {outcome.name}: {outcome.detail}")
-    lines = [f"backend {backend}: right calls by collective and dtype (- declared unsupported, and raises)", ""]
+    lines = [
+        f"backend {backend}: right calls by collective and dtype (- declared unsupported, and raises)",
+        "",
+    ]
     lines += _grid(table["cells"], [k.label for k in COLLECTIVES], [d.label for d in DType])
     if table["schedules"]:
         lines += ["", "right calls by collective and algorithm of the schedule", ""]
-        lines += _grid(table["schedules"], [k.label for k in COLLECTIVES], sorted({c for _, c in table["schedules"]}))
-    lines += ["", "scenarios: " + ", ".join(f"{name} {_entry(c)}" for (_, name), c in table["scenarios"].items())]
-    lines += ["", f"{total['pass']} pass, {total['unsupported']} unsupported and raising, {total['fail']} FAIL"]
+        lines += _grid(
+            table["schedules"], [k.label for k in COLLECTIVES], sorted({c for _, c in table["schedules"]})
+        )
+    lines += [
+        "",
+        "scenarios: " + ", ".join(f"{name} {_entry(c)}" for (_, name), c in table["scenarios"].items()),
+    ]
+    lines += [
+        "",
+        f"{total['pass']} pass, {total['unsupported']} unsupported and raising, {total['fail']} FAIL",
+    ]
     return "\n".join(lines + failures)
 
 
@@ -176,7 +187,9 @@ def _grid(entries: dict[tuple[str, str], Counter[str]], rows: list[str], columns
     widths = [max([len(c), *(len(_entry(entries.get((r, c), Counter()))) for r in rows)]) for c in columns]
     lines = [" " * 15 + "  ".join(c.rjust(w) for c, w in zip(columns, widths, strict=True))]
     for row in rows:
-        shown = (_entry(entries.get((row, c), Counter())).rjust(w) for c, w in zip(columns, widths, strict=True))
+        shown = (
+            _entry(entries.get((row, c), Counter())).rjust(w) for c, w in zip(columns, widths, strict=True)
+        )
         lines.append(row.ljust(15) + "  ".join(shown))
     return lines
 

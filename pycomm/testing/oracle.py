@@ -19,7 +19,11 @@ from pycomm.types import CollectiveKind, DType, ReduceOp
 
 __all__ = ["compare", "contribution", "expected", "factor_of", "input_size", "inputs", "plain"]
 
-_EXACT = {DType.FLOAT8_E5M2: 8, DType.FLOAT8_E4M3FN: 16, DType.BOOL: 1}  # integers up to here are exact; others: 100
+_EXACT = {
+    DType.FLOAT8_E5M2: 8,
+    DType.FLOAT8_E4M3FN: 16,
+    DType.BOOL: 1,
+}  # integers up to here are exact; others: 100
 
 
 def _store(dtype: DType, values: npt.NDArray[np.int64]) -> Array:
@@ -48,7 +52,11 @@ def contribution(dtype: DType, op: ReduceOp, rank: int, count: int, nranks: int)
     if dtype is DType.BOOL:
         return (position * 5 + rank * 3) % 4 < 2
     if op in (ReduceOp.BAND, ReduceOp.BOR, ReduceOp.BXOR):
-        words = (position.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) * np.uint64(2 * rank + 1)
+        words = (
+            (position.astype(np.uint64) + np.uint64(1))
+            * np.uint64(0x9E3779B97F4A7C15)
+            * np.uint64(2 * rank + 1)
+        )
         return (words >> np.uint64(3)).astype(dtype.storage)
     if op in (ReduceOp.LAND, ReduceOp.LOR):
         # One contribution alone is not combined, so it must be 0 or 1 already.
@@ -59,7 +67,9 @@ def contribution(dtype: DType, op: ReduceOp, rank: int, count: int, nranks: int)
         return _store(dtype, np.where(two, 2, 1) * sign)
     limit = _EXACT.get(dtype, 100) // (2 if op is ReduceOp.PREMUL_SUM else 1)
     top = max(1, limit // nranks)
-    values = (position * 7 + rank * 5) % (2 * top + 1) - top if signed else (position * 7 + rank * 5) % (top + 1)
+    values = (
+        (position * 7 + rank * 5) % (2 * top + 1) - top if signed else (position * 7 + rank * 5) % (top + 1)
+    )
     return _store(dtype, values if rank < limit else np.zeros_like(values))
 
 
@@ -93,7 +103,11 @@ def inputs(
     """Every rank's INPUT."""
     sizes = [input_size(kind, nranks, r, root, count, counts) for r in range(nranks)]
     return [
-        None if size < 0 else contribution(dtype, op, r, size, nranks) if kind.reduces else plain(dtype, r, size)
+        None
+        if size < 0
+        else contribution(dtype, op, r, size, nranks)
+        if kind.reduces
+        else plain(dtype, r, size)
         for r, size in enumerate(sizes)
     ]
 
@@ -123,8 +137,8 @@ def compare(dtype: DType, got: Array, want: Array, tolerance: float = 0.0) -> st
     """
     if got.shape != want.shape:
         return f"has shape {got.shape} instead of {want.shape}"
-    wrong = got.view(np.uint8).reshape(got.size, -1) != want.view(np.uint8).reshape(want.size, -1)
-    bad = wrong.any(axis=1) if got.size else np.zeros(0, bool)
+    shape = (want.size, dtype.itemsize)
+    bad = (got.view(np.uint8).reshape(shape) != want.view(np.uint8).reshape(shape)).any(axis=1)
     if tolerance and bad.any():
         a, b = widen(dtype, got).astype(np.float64), widen(dtype, want).astype(np.float64)
         bad &= ~(np.abs(a - b) <= tolerance * epsilon(dtype) * np.abs(b))

@@ -31,7 +31,9 @@ def target_name(target: Callable[..., Any] | str) -> str:
     if isinstance(target, str):
         return target
     if "<locals>" in target.__qualname__ or target.__qualname__ == "<lambda>":
-        raise TypeError(f"{target.__qualname__} cannot be found by another process; use a module-level function")
+        raise TypeError(
+            f"{target.__qualname__} cannot be found by another process; use a module-level function"
+        )
     if target.__module__.startswith("pycomm."):
         return f"{target.__module__}:{target.__qualname__}"
     return f"{Path(inspect.getfile(target)).resolve()}:{target.__qualname__}"
@@ -86,7 +88,9 @@ class Ranks:
         path = self.directory / f"result.{rank}"
         if not path.exists():
             return False, f"ended without a result\n{self.output(rank)[-_OUTPUT_SHOWN:]}"
-        succeeded, value = pickle.loads(path.read_bytes())  # written by our own child into a private directory
+        succeeded, value = pickle.loads(
+            path.read_bytes()
+        )  # written by our own child into a private directory
         return succeeded, value if succeeded else f"{value}{self.output(rank)[-_OUTPUT_SHOWN:]}"
 
 

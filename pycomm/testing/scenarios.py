@@ -68,7 +68,8 @@ def any_source(comm: Communicator) -> None:
     seen = {}
     for _ in range(comm.size - 1):
         into = np.empty(1, np.int64)
-        seen[comm.recv(into, tag=5)] = int(into[0])
+        source = comm.recv(into, tag=5)
+        seen[source] = int(into[0])
     _equal(sorted(seen.items()), [(r, 11 * r) for r in range(1, comm.size)], "messages by source")
 
 
@@ -114,7 +115,9 @@ def objects_travel(comm: Communicator) -> None:
     last = comm.size - 1
     _check(comm.broadcast_object([1, comm.rank], last) == [1, last], "broadcast object")
     gathered = comm.gather_object("x" * comm.rank, last)
-    _check(gathered == (["x" * r for r in range(comm.size)] if comm.rank == last else None), "gathered objects")
+    _check(
+        gathered == (["x" * r for r in range(comm.size)] if comm.rank == last else None), "gathered objects"
+    )
     parts = [{"to": r} for r in range(comm.size)] if comm.rank == last else None
     _check(comm.scatter_object(parts, last) == {"to": comm.rank}, "scattered object")
     if comm.rank == 0:
