@@ -76,6 +76,8 @@ class Executor::Run {
     PYCOMM_TRY(prepare());
     start_receives();
     env_.mailbox.open(work_.inbox);
+    // Before looking at what others sent: a rank that finds a disagreement at once has still shown its own side.
+    start_queued();
     const auto ready = [&] { return step(); };
     const Waited waited = wait_until(ready, env_.mailbox.bell(), env_.failure, call_.deadline, env_.patience);
     Status status = waited == Waited::failed ? env_.failure.cause() : Status();
