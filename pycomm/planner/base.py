@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
+from pycomm.cost import PlanCost
 from pycomm.schedule import Schedule
 from pycomm.types import CollectiveKind
 
@@ -41,39 +42,6 @@ class PlanRequest:
     pieces: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PlanCost:
-    """A schedule's cost in exact chunk arithmetic.
-
-    Parameters
-    ----------
-    steps
-        Messages on the longest chain of messages that wait for one another (alpha term).
-    sent
-        Chunks sent by the busiest rank (beta term); ``sent / chunks_per_array`` is in units of the array.
-    received
-        Chunks received by the busiest rank.
-    total
-        Chunks sent by all ranks together.
-    reduced
-        Chunks combined by the busiest rank (gamma term).
-    messages
-        Messages sent or received by the busiest rank, whichever is more: each costs its own overhead even when
-        they do not wait for one another. Not part of equality.
-    fill
-        Chunks that pass on the longest path besides those of the busiest rank: what it takes to fill a pipeline.
-        Not part of equality.
-    """
-
-    steps: int
-    sent: int
-    received: int
-    total: int
-    reduced: int
-    messages: int = field(default=0, compare=False)
-    fill: int = field(default=0, compare=False)
-
-
 class Planner(Protocol):
     """An algorithm: pure functions of the request."""
 
@@ -88,4 +56,4 @@ class Planner(Protocol):
         """Make the schedule. Only called when ``rejects`` returned ``None``."""
 
     def cost(self, request: PlanRequest) -> PlanCost:
-        """The stated formulas, evaluated; tests compare them with counts made on the schedule itself."""
+        """Evaluate the stated formulas; tests compare them with counts made on the schedule itself."""

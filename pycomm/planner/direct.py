@@ -152,7 +152,8 @@ def _symmetric_cost(request: PlanRequest) -> PlanCost:
     rounds = 2 if kind is CollectiveKind.ALLREDUCE else 1
     reduced = n - 1 if kind.reduces or kind is CollectiveKind.BARRIER else 0
     sent = rounds * (n - 1)
-    return PlanCost(rounds, sent, sent, n * sent, reduced, sent)
+    pieces = n if kind is CollectiveKind.ALLREDUCE else 1
+    return PlanCost(rounds, sent, sent, n * sent, reduced, sent, pieces=pieces)
 
 
 def _outward_cost(request: PlanRequest) -> PlanCost:

@@ -122,10 +122,10 @@ def _cost(request: PlanRequest) -> PlanCost:
         steps = 2 * (n.bit_length() - 1)
         busiest = min(n, 4) * pieces
         total, reduced = 4 * (n - 1) * pieces, min(n - 1, 2) * pieces
-        return PlanCost(steps, busiest, busiest, total, reduced, busiest, steps - 1)
+        return PlanCost(steps, busiest, busiest, total, reduced, busiest, steps - 1, 2 * pieces)
     steps, whole = (n - 1).bit_length(), 2 * pieces
     reduced = whole if request.kind is CollectiveKind.REDUCE else 0
-    return PlanCost(steps, whole, whole, (n - 1) * whole, reduced, whole, steps - 1)
+    return PlanCost(steps, whole, whole, (n - 1) * whole, reduced, whole, steps - 1, whole)
 
 
 PLANNER = Algorithm(

@@ -98,9 +98,7 @@ def _reduce_scatter(request: PlanRequest) -> Schedule:
         give = keep ^ half
         start, given = fold.start(keep), fold.start(give)
         count = fold.start(keep + half) - start
-        builder.send(
-            ranks, fold.partner(bit), Place(space, given + moved, fold.start(give + half) - given)
-        )
+        builder.send(ranks, fold.partner(bit), Place(space, given + moved, fold.start(give + half) - given))
         target_space, target = np.full(fold.size, partial_space, np.int64), start + shift
         if bit == 0:  # a core without extra is done
             target_space[fold.extras :], target[fold.extras :] = Space.OUTPUT, 0
@@ -119,7 +117,8 @@ def _allreduce_cost(request: PlanRequest) -> PlanCost:
     m, folded = fold.size, fold.extras > 0
     sent = 2 * (m - 1) + folded * m
     total = 2 * m * (m - 1) + 2 * m * fold.extras
-    return PlanCost(2 * (fold.bits + folded), sent, sent, total, m - 1 + folded * m, 2 * fold.bits + folded)
+    steps, messages = 2 * (fold.bits + folded), 2 * fold.bits + folded
+    return PlanCost(steps, sent, sent, total, m - 1 + folded * m, messages, pieces=m)
 
 
 def _reduce_scatter_cost(request: PlanRequest) -> PlanCost:

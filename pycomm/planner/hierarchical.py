@@ -91,7 +91,10 @@ def _ring(builder: ScheduleBuilder, hosts: Hosts, owner: np.ndarray) -> None:
     """Ring allreduce of each shard over the hosts."""
     g = hosts.count
     h, share = hosts.host[owner], hosts.local[owner] * g
-    after, before = hosts.members[(h + 1) % g, hosts.local[owner]], hosts.members[(h - 1) % g, hosts.local[owner]]
+    after, before = (
+        hosts.members[(h + 1) % g, hosts.local[owner]],
+        hosts.members[(h - 1) % g, hosts.local[owner]],
+    )
     own = np.where(hosts.sizes[h] > 1, Space.OUTPUT, Space.INPUT).astype(np.int64)
     for t in range(2 * (g - 1)):
         builder.send(owner, after, Place(own if t == 0 else Space.OUTPUT, share + (h - t) % g))
@@ -119,7 +122,9 @@ def _flow(request: PlanRequest) -> Schedule:
             trees.scatter(builder, tree)
         case _:
             trees.allreduce(builder, tree, range(1))
-    return builder.finish(blocks.longest_split(request) if request.kind.name[:6] in ("GATHER", "SCATTE") else 1)
+    return builder.finish(
+        blocks.longest_split(request) if request.kind.name[:6] in ("GATHER", "SCATTE") else 1
+    )
 
 
 def _allreduce_cost(request: PlanRequest) -> PlanCost:
@@ -133,7 +138,10 @@ def _allreduce_cost(request: PlanRequest) -> PlanCost:
     sent = (shards - 1) * g + 2 * (g - 1) + (largest - 1) * g
     total = 2 * g * shards * (request.nranks - 1)
     messages = shards - 1 + 2 * (g - 1) + largest - 1
-    return PlanCost(steps, sent, sent, total, (largest - 1) * g + g - 1, messages)
+    reduced, rounds = (largest - 1) * g + g - 1, 2 * (g - 1)
+    return PlanCost(
+        steps, sent, sent, total, reduced, messages, pieces=g * shards, far_steps=rounds, far=shards * rounds
+    )
 
 
 def _flow_cost(request: PlanRequest) -> PlanCost:
@@ -150,12 +158,14 @@ def _flow_cost(request: PlanRequest) -> PlanCost:
         for v, s in zip(place.tolist(), sizes, strict=True)
     ]
     most, every = max(degree) * pieces, (n - 1) * pieces
+    far_steps, far = height_of(hosts.count, 2), len(children_of(0, hosts.count, 2)) * pieces
     if request.kind is CollectiveKind.BROADCAST:
-        return PlanCost(height, most, pieces, every, 0, most)
+        return PlanCost(height, most, pieces, every, 0, most, height - 1, pieces, far_steps, far)
     if request.kind is CollectiveKind.REDUCE:
-        return PlanCost(height, pieces, most, every, most, most)
+        far = min(far, pieces)
+        return PlanCost(height, pieces, most, every, most, most, height - 1, pieces, far_steps, far)
     both = max(d + (v != 0) for d, v in zip(degree, place.tolist(), strict=True))
-    return PlanCost(2 * height, both, both, 2 * every, max(degree), both)
+    return PlanCost(2 * height, both, both, 2 * every, max(degree), both, 0, 1, 2 * far_steps, far)
 
 
 def _collect_cost(request: PlanRequest) -> PlanCost:
@@ -172,15 +182,14 @@ def _collect_cost(request: PlanRequest) -> PlanCost:
     heaviest = 1
     for s in filter(lambda size: size > 1, sizes):
         ends = [*children_of(0, s, 2)[1:], s]
-        heaviest = max(
-            [heaviest, *(end - c for c, end in zip(children_of(0, s, 2), ends, strict=True))]
-        )
+        heaviest = max([heaviest, *(end - c for c, end in zip(children_of(0, s, 2), ends, strict=True))])
     for v in children_of(0, g, 2):
         heaviest = max(heaviest, sum(sizes[v : 2 * v]))
     messages = len(children_of(0, g, 2)) + (sizes[0] - 1).bit_length()
     up = request.kind in (CollectiveKind.GATHER, CollectiveKind.GATHERV)
     sent, received = (heaviest, n - 1) if up else (n - 1, heaviest)
-    return PlanCost(height, sent, received, total, 0, messages)
+    far = max([0, *(sum(sizes[v : 2 * v]) for v in children_of(0, g, 2))]) if up else n - sizes[0]
+    return PlanCost(height, sent, received, total, 0, messages, far_steps=height_of(g, 2), far=far)
 
 
 PLANNER = Algorithm(

@@ -86,9 +86,7 @@ def allgather(request: PlanRequest) -> Schedule:
             source = hosts.neighbour(taker, -step)
             owned = hosts.local[source] < hosts.shards
             taker, source = taker[owned], source[owned]
-            k, first, length = shards.runs.of(
-                shards.number(hosts.host[taker] - t - 1, hosts.local[source])
-            )
+            k, first, length = shards.runs.of(shards.number(hosts.host[taker] - t - 1, hosts.local[source]))
             # taken when the ring is through: it never waits for what neighbours hand on
             builder.recv(taker[k], source[k], out(first, length), when=1)
     return builder.finish(shards.capacity())
@@ -107,7 +105,9 @@ def reduce_scatter(request: PlanRequest) -> Schedule:
     for step in range(1, largest):
         giver = _inside(hosts, everyone, step)
         target = hosts.neighbour(giver, step)
-        late = (hosts.local[target] >= hosts.shards) & (hosts.local[target] % hosts.shards == hosts.local[giver])
+        late = (hosts.local[target] >= hosts.shards) & (
+            hosts.local[target] % hosts.shards == hosts.local[giver]
+        )
         builder.send(giver[~late], target[~late], inp(target[~late]), channel=1)
         owned = hosts.local[target] < hosts.shards
         for t in range(g - 1):
@@ -272,7 +272,8 @@ def allgather_cost(request: PlanRequest) -> PlanCost:
     number = shards.runs.number.reshape(g, -1)
     passed = number.sum(axis=0) - number
     messages = int((sizes[:, None] - 1 + sizes[:, None] * passed).max())
-    return PlanCost(steps, sent, n - 1, n * (n - 1), 0, messages)
+    far = int(ring.sum(axis=1).max()) if g > 1 else 0
+    return PlanCost(steps, sent, n - 1, n * (n - 1), 0, messages, far_steps=g - 1, far=far)
 
 
 def reduce_scatter_cost(request: PlanRequest) -> PlanCost:
@@ -288,10 +289,15 @@ def reduce_scatter_cost(request: PlanRequest) -> PlanCost:
     received = hosts.sizes - 1
     if hosts.count > 1:
         moved = shards.blocks.sum(axis=0)
-        through = (hosts.sizes[:, None] - 1) * (moved - shards.blocks) + moved - np.roll(shards.blocks, 1, axis=0)
+        through = (
+            (hosts.sizes[:, None] - 1) * (moved - shards.blocks) + moved - np.roll(shards.blocks, 1, axis=0)
+        )
         received = received[:, None] + through
     most = int(received.max())
-    return PlanCost(steps, back.received, most, back.total, most, back.messages)
+    far_steps = hosts.count - 1
+    return PlanCost(
+        steps, back.received, most, back.total, most, back.messages, far_steps=far_steps, far=back.far
+    )
 
 
 def alltoall_cost(request: PlanRequest) -> PlanCost:
@@ -307,4 +313,5 @@ def alltoall_cost(request: PlanRequest) -> PlanCost:
         total += alike * int(each.sum())
         messages = max(messages, size - 1 + max(int(targets.max()) - 1, hosts.count - 1))
     steps = 1 if hosts.count == 1 else 1 + int(hosts.sizes.max() > 1)
-    return PlanCost(steps, sent, received, total, 0, messages)
+    far = int((hosts.sizes * (n - hosts.sizes)).max())
+    return PlanCost(steps, sent, received, total, 0, messages, far_steps=int(hosts.count > 1), far=far)

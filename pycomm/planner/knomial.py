@@ -119,10 +119,10 @@ def _flow_cost(request: PlanRequest, k: int) -> PlanCost:
     n, pieces, height = request.nranks, _pieces(request), height_of(request.nranks, k)
     most, every = len(children_of(0, n, k)) * pieces, (n - 1) * pieces
     if request.kind is CollectiveKind.BROADCAST:
-        return PlanCost(height, most, pieces, every, 0, most)
+        return PlanCost(height, most, pieces, every, 0, most, height - 1, pieces)
     if request.kind is CollectiveKind.REDUCE:
-        return PlanCost(height, pieces, most, every, most, most)
-    return PlanCost(2 * height, most, most, 2 * every, most, most)
+        return PlanCost(height, pieces, most, every, most, most, height - 1, pieces)
+    return PlanCost(2 * height, most, most, 2 * every, most, most, 2 * height - 1, pieces)
 
 
 def _blocks_cost(request: PlanRequest, k: int, *, up: bool) -> PlanCost:

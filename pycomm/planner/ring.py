@@ -188,17 +188,30 @@ def _reduce(request: PlanRequest, name: str, directions: int) -> Schedule:
     return builder.finish(_chain_capacity(ring, pieces))
 
 
+def _crossings(request: PlanRequest, directions: int) -> int:
+    """Count the ways out of a host, of the host that has most of them, over all directions."""
+    order = request.order or range(request.nranks)
+    around = [request.hosts[rank] for rank in order] if request.hosts else []
+    leaving = [a for a, b in zip(around, around[1:] + around[:1], strict=True) if a != b]
+    return directions * max(map(leaving.count, set(leaving)), default=0)
+
+
 def _ring_cost(request: PlanRequest, directions: int, rounds: int, reduced: int) -> PlanCost:
     """Price ``rounds`` times round the ring, of which ``reduced`` combine what they receive."""
     n, lanes = request.nranks, request.channels * directions
     sent = rounds * (n - 1) * lanes
-    return PlanCost(rounds * (n - 1), sent, sent, n * sent, reduced * (n - 1) * lanes, sent)
+    pieces = n * lanes if request.kind is CollectiveKind.ALLREDUCE else lanes
+    reduced *= (n - 1) * lanes
+    far = _crossings(request, directions) * (sent // directions)
+    return PlanCost(rounds * (n - 1), sent, sent, n * sent, reduced, sent, pieces=pieces, far=far)
 
 
 def _chain_cost(request: PlanRequest, directions: int, reduced: int) -> PlanCost:
     n, lanes, pieces = request.nranks, request.channels * directions, _pieces(request)
     whole = lanes * pieces
-    return PlanCost(n - 1, whole, whole, (n - 1) * whole, reduced * whole, whole, (n - 2) * lanes)
+    total, fill = (n - 1) * whole, (n - 2) * lanes
+    far = _crossings(request, directions) * (whole // directions)
+    return PlanCost(n - 1, whole, whole, total, reduced * whole, whole, fill, pieces=whole, far=far)
 
 
 def _planner(name: str, directions: int) -> Algorithm:

@@ -72,7 +72,13 @@ class Tree:
 
 
 def broadcast(
-    builder: ScheduleBuilder, tree: Tree, chunks: range, *, channel: int = 0, after: int = 0, src: Place | None = None
+    builder: ScheduleBuilder,
+    tree: Tree,
+    chunks: range,
+    *,
+    channel: int = 0,
+    after: int = 0,
+    src: Place | None = None,
 ) -> None:
     """Send ``chunks`` from the root to everybody's OUTPUT; the root reads INPUT unless ``src`` says otherwise."""
     parent, child, _ = (column[::-1] for column in tree.edges.T)
@@ -84,7 +90,9 @@ def broadcast(
         builder.send(*inner, out(chunk), channel=channel, when=after + tree.depth[inner[0]])
 
 
-def reduce(builder: ScheduleBuilder, tree: Tree, chunks: range, *, channel: int = 0, keep: bool = False) -> None:
+def reduce(
+    builder: ScheduleBuilder, tree: Tree, chunks: range, *, channel: int = 0, keep: bool = False
+) -> None:
     """Combine ``chunks`` of everybody's INPUT into the root's OUTPUT.
 
     Others keep their partial results in scratch, or in OUTPUT where ``keep`` says that they may.

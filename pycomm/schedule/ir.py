@@ -21,8 +21,8 @@ Chunks have identities, so that bytes can be bound to them when the count is kno
 *global chunks* of a collective (see :mod:`pycomm.collectives.spec`) and, per rank, which of them each index of INPUT and
 OUTPUT is. A scratch slot names the global chunk that it has the size of.
 
-A SEND and a RECV may also move nothing: a *signal*, with count 0 and ``-1`` in the columns of its span. It says that
-the sender has come this far.
+A SEND and a RECV may also move nothing: a *signal*, with count 0 and ``-1`` in the columns of its span. It says that the
+sender has come this far: it leaves only when every receive that stands before it in the program has ended.
 
 In an *in-place* schedule INPUT and OUTPUT are one buffer and ops name OUTPUT only (``reduce_scatter``, ``scatter``: INPUT
 only); the initial content is the caller's input at its natural place, and the result is expected at its natural place

@@ -178,7 +178,9 @@ def _run(
         if len(message.values) != count:
             raise Refused(f"{where}: the message has {len(message.values)} chunks")
         source = (
-            message.values if kind == OpKind.RECV else [_add(a, b, where) for a, b in zip(source, message.values)]
+            message.values
+            if kind == OpKind.RECV
+            else [_add(a, b, where) for a, b in zip(source, message.values)]
         )
     elif kind == OpKind.REDUCE:
         old = _read(schedule, state, dst_space, dst_start, count, where)
