@@ -61,7 +61,7 @@ class Flat::Engine {
   // Puts `count` of this rank's elements where peers read them.
   void contribute(const Op& op, std::byte* slot, const std::byte* from, std::size_t count) const noexcept;
   // Combines `inputs_`, one per rank, into `out`.
-  void combine(const Op& op, std::byte* out, std::size_t count) noexcept;
+  void combine(const Op& op, std::byte* out, std::size_t count) const noexcept;
   // Copies out of a slot, or within this rank's memory.
   void deliver(const Op& op, std::byte* to, const std::byte* from, std::size_t nbytes) const noexcept;
 
@@ -71,8 +71,6 @@ class Flat::Engine {
   const Failure& failure_;
   flat::Route route_;
   std::vector<const void*> inputs_;
-  std::vector<const void*> cursor_;
-  alignas(64) std::byte scratch_[8192];
 };
 
 }  // namespace pycomm

@@ -23,8 +23,9 @@ constexpr std::size_t kLine = 64;
 constexpr std::size_t kStageBytes = 128 * 1024;
 // From this size of result on, cutting the work in parts pays for a second stage.
 constexpr std::size_t kPartsFrom = 32 * 1024;
-// From this size of result on it will not be found in a cache anyway, so it is written past them.
-constexpr std::size_t kStreamFrom = 8 * 1024 * 1024;
+// Transfers of this size will not be found in a cache anyway, so they are written past them. (Results of reductions are
+// not: the detour that this takes costs more than it saves.)
+constexpr std::size_t kStreamFrom = 4 * 1024 * 1024;
 
 constexpr std::size_t div_up(std::size_t a, std::size_t b) noexcept { return a / b + (a % b != 0); }
 constexpr std::size_t round_up(std::size_t a, std::size_t b) noexcept { return div_up(a, b) * b; }
@@ -70,8 +71,7 @@ Flat::Engine::Engine(Regions regions, int rank, int nranks, const Failure& failu
       rank_(rank),
       nranks_(nranks),
       failure_(failure),
-      inputs_(static_cast<std::size_t>(nranks)),
-      cursor_(static_cast<std::size_t>(nranks)) {}
+      inputs_(static_cast<std::size_t>(nranks)) {}
 
 Status Flat::Engine::run(const FlatCall& call, std::uint64_t seq, Deadline deadline) {
   if (failure_.failed()) return failure_.cause();
@@ -124,17 +124,8 @@ void Flat::Engine::contribute(const Op& op, std::byte* slot, const std::byte* fr
   }
 }
 
-void Flat::Engine::combine(const Op& op, std::byte* out, std::size_t count) noexcept {
-  if (count == 0) return;
-  if (!op.streams) return op.combine(out, inputs_.data(), nranks_, count, op.divisor);
-  const std::size_t step = sizeof scratch_ / op.item;
-  cursor_ = inputs_;
-  for (std::size_t done = 0; done < count; done += step) {
-    const std::size_t now = std::min(step, count - done);
-    op.combine(scratch_, cursor_.data(), nranks_, now, op.divisor);
-    flat::stream_copy(out + done * op.item, scratch_, now * op.item);
-    for (const void*& input : cursor_) input = static_cast<const std::byte*>(input) + now * op.item;
-  }
+void Flat::Engine::combine(const Op& op, std::byte* out, std::size_t count) const noexcept {
+  if (count != 0) op.combine(out, inputs_.data(), nranks_, count, op.divisor);
 }
 
 void Flat::Engine::deliver(const Op& op, std::byte* to, const std::byte* from, std::size_t nbytes) const noexcept {
@@ -203,7 +194,6 @@ Status Flat::Engine::reduce_whole(Op& op) {
   const std::size_t count = call.desc.count;
   const bool is_inline = count * op.item <= kInlineBytes;
   const std::size_t step = is_inline ? std::max<std::size_t>(count, 1) : kStageBytes / op.item;
-  op.streams = count * op.item >= kStreamFrom && call.recv != call.send;
   const bool shows = op.scales || call.desc.kind == Kind::allreduce || !op.wants;
 
   const auto fill = [&](std::size_t i) {
@@ -236,7 +226,6 @@ Status Flat::Engine::reduce_parts(Op& op) {
   const std::size_t step = longest_part * n;
   const std::size_t chunks = div_up(count, step);
   const std::size_t result = step * op.item;  // where in the slot
-  op.streams = count * op.item >= kStreamFrom && call.recv != call.send;
 
   // Part `p` of chunk `i`: elements [begin, begin + count) of the chunk.
   struct Part {
@@ -302,7 +291,6 @@ Status Flat::Engine::reduce_blocks(Op& op) {
   const std::size_t line = kLine / op.item;
   const std::size_t piece = is_inline ? std::max<std::size_t>(longest, 1)
                                       : std::min(round_up(longest, line), kStageBytes / op.item / n / line * line);
-  op.streams = longest * op.item >= kStreamFrom;
 
   const auto fill = [&](std::size_t i) {
     std::size_t at = 0;
