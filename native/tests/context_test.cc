@@ -2,6 +2,7 @@
 #include "net/context.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -321,9 +322,7 @@ TEST(Context, RegionsEndByDeadlineFailureAndRefusal) {
   EXPECT_EQ(refused.status().code(), Code::deadline);
   EXPECT_EQ(refused.status().ranks(), (std::vector<int>{0}));
 
-  std::thread other([&] {
-    EXPECT_FALSE(contexts[1]->share_regions(2, {0, 1}, 1 << 17, soon(), failure).ok());
-  });
+  std::thread other([&] { EXPECT_FALSE(contexts[1]->share_regions(2, {0, 1}, 1 << 17, soon(), failure).ok()); });
   EXPECT_EQ(contexts[0]->share_regions(2, {0, 1}, 1 << 16, soon(), failure).status().code(), Code::protocol);
   other.join();
 
@@ -368,7 +367,8 @@ class Killed : public ::testing::TestWithParam<std::pair<bool, bool>> {};
 
 TEST_P(Killed, IsNoticedWithinASecond) {
   const auto [shared, with_child] = GetParam();
-  // The child must be forked while this process has no other thread, so the store runs in it as well; it tells its port.
+  // The child must be forked while this process has no other thread, so the store runs in it as well; it tells its
+  // port.
   int tell[2];
   ASSERT_EQ(::pipe(tell), 0);
   const pid_t leader = ::fork();
@@ -460,8 +460,9 @@ TEST(Context, StrangersAtTheDoorsDisturbNothing) {
 TEST(Context, ChecksItsConfiguration) {
   const auto server = serve();
   for (const auto& spoil : std::vector<std::function<void(ContextConfig&)>>{
-           [](ContextConfig& c) { c.size = 0; }, [](ContextConfig& c) { c.rank = 1; }, [](ContextConfig& c) { c.rank = -1; },
-           [](ContextConfig& c) { c.family = 5; }, [](ContextConfig& c) { c.tcp_connections = 0; }}) {
+           [](ContextConfig& c) { c.size = 0; }, [](ContextConfig& c) { c.rank = 1; },
+           [](ContextConfig& c) { c.rank = -1; }, [](ContextConfig& c) { c.family = 5; },
+           [](ContextConfig& c) { c.tcp_connections = 0; }}) {
     ContextConfig config = config_for(0, 1, *server);
     spoil(config);
     EXPECT_EQ(Context::connect(config).status().code(), Code::usage);

@@ -145,8 +145,8 @@ TEST(Store, StrangersChangeNothing) {
   const auto client = join(*server);
   const int before = open_descriptors();
   {
-    const std::vector<std::string> noise = {"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + std::string(64, 'x'), std::string(64, '\0'),
-                                            std::string(100'000, '\xff'), "x", ""};
+    const std::vector<std::string> noise = {"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + std::string(64, 'x'),
+                                            std::string(64, '\0'), std::string(100'000, '\xff'), "x", ""};
     std::vector<UniqueFd> half_open;
     for (int round = 0; round < 40; ++round) {
       for (const std::string& text : noise) {

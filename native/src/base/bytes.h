@@ -11,13 +11,13 @@
 
 namespace pycomm {
 
-static_assert(std::endian::native == std::endian::little, "the wire format is the memory format of little-endian hosts");
+static_assert(std::endian::native == std::endian::little,
+              "the wire format is the memory format of little-endian hosts");
 
 class ByteWriter {
  public:
   template <typename T>
-    requires std::is_arithmetic_v<T>
-  ByteWriter& put(T value) {
+  requires std::is_arithmetic_v<T> ByteWriter& put(T value) {
     out_.append(reinterpret_cast<const char*>(&value), sizeof(value));
     return *this;
   }
@@ -37,8 +37,7 @@ class ByteReader {
  public:
   explicit ByteReader(std::string_view in) : in_(in) {}
   template <typename T>
-    requires std::is_arithmetic_v<T>
-  T get() {
+  requires std::is_arithmetic_v<T> T get() {
     T value{};
     if (in_.size() < sizeof(T)) {
       ok_ = false;

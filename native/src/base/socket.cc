@@ -127,7 +127,8 @@ Result<std::vector<Address>> resolve(const std::string& host, std::uint16_t port
 
 Result<Address> interface_address(const std::string& interface, int family) {
   ifaddrs* raw = nullptr;
-  if (::getifaddrs(&raw) != 0) return Status(Code::unavailable, errno_text("cannot list the network interfaces", errno));
+  if (::getifaddrs(&raw) != 0)
+    return Status(Code::unavailable, errno_text("cannot list the network interfaces", errno));
   const std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)> list(raw, ::freeifaddrs);
   std::string known;
   const ifaddrs* sixth = nullptr;
@@ -135,7 +136,8 @@ Result<Address> interface_address(const std::string& interface, int family) {
     if (at->ifa_addr == nullptr || (at->ifa_flags & IFF_UP) == 0) continue;
     const int kind = at->ifa_addr->sa_family;
     if (kind != AF_INET && kind != AF_INET6) continue;
-    if (known.find(std::string(" ") + at->ifa_name + " ") == std::string::npos) known += std::string(" ") + at->ifa_name + " ";
+    if (known.find(std::string(" ") + at->ifa_name + " ") == std::string::npos)
+      known += std::string(" ") + at->ifa_name + " ";
     if (interface != at->ifa_name || (family != 0 && kind != family_constant(family))) continue;
     if (kind == AF_INET) return make_address(at->ifa_addr, length_of(kind));
     if (sixth == nullptr) sixth = at;

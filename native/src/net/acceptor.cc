@@ -65,7 +65,8 @@ class Acceptor::HalfOpen : public Reactor::Handler, public std::enable_shared_fr
   Reactor::TimerId timer_{};
 };
 
-bool Acceptor::Older::operator()(const std::shared_ptr<HalfOpen>& a, const std::shared_ptr<HalfOpen>& b) const noexcept {
+bool Acceptor::Older::operator()(const std::shared_ptr<HalfOpen>& a,
+                                 const std::shared_ptr<HalfOpen>& b) const noexcept {
   return a->number() < b->number();
 }
 

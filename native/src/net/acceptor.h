@@ -15,8 +15,8 @@ namespace pycomm {
 
 struct AcceptorConfig {
   std::string secret;
-  Handshake::Accepts accepts;                            // which hellos are meant for this listener
-  std::function<void(UniqueFd, const Hello&)> welcome;   // gets each proved connection, on the reactor thread
+  Handshake::Accepts accepts;                           // which hellos are meant for this listener
+  std::function<void(UniqueFd, const Hello&)> welcome;  // gets each proved connection, on the reactor thread
   std::size_t max_half_open = 64;
   double handshake_s = 5.0;
 };

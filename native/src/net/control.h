@@ -25,7 +25,7 @@ struct ControlMessage {
     app,
     // Of the context.
     bye = 64,
-    region_offer,    // carries a descriptor
+    region_offer,  // carries a descriptor
     region_echo,
     region_confirm,
     region_refuse,

@@ -29,6 +29,7 @@ Status Context::Hub::start() {
   if (!reactor.ok()) return reactor.status();
   reactor_ = std::move(*reactor);
   peers_.resize(index(config_.size));
+  absent_ = config_.size - 1;
   tcp::Hooks hooks;
   hooks.dial = [this](int peer, int connection, auto done) { dial_data(peer, connection, std::move(done)); };
   hooks.broken = [this](int peer, const Status& why) {
@@ -106,7 +107,8 @@ Status Context::Hub::publish_and_learn(Deadline deadline) {
             missing};
   for (int rank = 0; rank < config_.size; ++rank) {
     Result<PeerInfo> info = PeerInfo::decode(*(*values)[index(rank)]);
-    if (!info.ok()) return {info.status().code(), "rank " + std::to_string(rank) + ": " + info.status().message(), {rank}};
+    if (!info.ok())
+      return {info.status().code(), "rank " + std::to_string(rank) + ": " + info.status().message(), {rank}};
     infos_.push_back(*info);
   }
   reactor_->call([&] {
@@ -117,7 +119,6 @@ Status Context::Hub::publish_and_learn(Deadline deadline) {
 }
 
 Status Context::Hub::join(Deadline deadline) {
-  absent_ = config_.size - 1;
   reactor_->call([&] {
     for (int peer = 0; peer < config_.rank; ++peer) dial_control(peer, deadline);
   });
@@ -152,8 +153,7 @@ bool Context::Hub::accepts(const Hello& hello) const {
   if (hello.to != static_cast<std::uint32_t>(config_.rank) || hello.instance != me_.instance) return false;
   if (hello.from >= static_cast<std::uint32_t>(config_.size)) return false;
   if (hello.purpose == Purpose::data) return true;
-  return hello.purpose == Purpose::control && hello.from > hello.to &&
-         peers_[hello.from].stage == Stage::absent;
+  return hello.purpose == Purpose::control && hello.from > hello.to && peers_[hello.from].stage == Stage::absent;
 }
 
 void Context::Hub::dial_control(int peer, Deadline deadline) {

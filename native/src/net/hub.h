@@ -106,8 +106,8 @@ class Context::Hub {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  int absent_ = 0;                 // guarded by mutex_: peers without a control connection
-  int present_ = 0;                // guarded by mutex_: peers with one that is open
+  int absent_ = 0;                  // guarded by mutex_: peers without a control connection
+  int present_ = 0;                 // guarded by mutex_: peers with one that is open
   std::optional<Status> hopeless_;  // guarded by mutex_: why joining cannot succeed
   std::once_flag left_;
 };

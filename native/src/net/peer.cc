@@ -46,7 +46,7 @@ Result<PeerInfo> PeerInfo::decode(const std::string& text) {
 PeerInfo PeerInfo::of_this_process() {
   PeerInfo info;
   std::ifstream("/proc/sys/kernel/random/boot_id") >> info.boot_id;
-  struct stat space{};
+  struct stat space {};
   if (::stat("/proc/self/ns/pid", &space) == 0) info.pid_space = space.st_ino;
   info.pid = ::getpid();
   info.instance = random_u64();

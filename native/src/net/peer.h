@@ -14,7 +14,7 @@
 namespace pycomm {
 
 struct PeerInfo {
-  std::string boot_id;         // same value: same running kernel
+  std::string boot_id;          // same value: same running kernel
   std::uint64_t pid_space = 0;  // same value under the same kernel: process numbers mean the same
   std::int32_t pid = 0;
   std::uint64_t instance = 0;  // drawn anew by every context
@@ -31,8 +31,8 @@ struct PeerInfo {
   }
 };
 
-// Calls `ended` on the reactor thread when process `pid` ends, once. Needed besides the sockets, because a child that the
-// process forked may keep those open. Null when the kernel cannot watch it.
+// Calls `ended` on the reactor thread when process `pid` ends, once. Needed besides the sockets, because a child that
+// the process forked may keep those open. Null when the kernel cannot watch it.
 class ProcessWatch : public Reactor::Handler {
  public:
   static std::shared_ptr<ProcessWatch> start(Reactor& reactor, int pid, std::function<void()> ended);

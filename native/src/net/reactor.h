@@ -27,7 +27,7 @@ class Reactor {
     virtual void on_ready(std::uint32_t events) noexcept = 0;  // EPOLL* bits
   };
   using Task = std::function<void()>;
-  using Token = std::uint64_t;    // names one watch; never reused
+  using Token = std::uint64_t;  // names one watch; never reused
   using TimerId = std::pair<std::int64_t, std::uint64_t>;
 
   // `name` is that of the thread (at most 15 characters). All signals are blocked in it.

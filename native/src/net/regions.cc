@@ -147,8 +147,8 @@ class RegionExchange::Round {
     if (message.kind == What::region_confirm) no_confirm_.erase(member);
     if (message.kind == What::region_refuse) {
       const auto code = std::min(in.get<std::uint8_t>(), static_cast<std::uint8_t>(Code::internal));
-      return finish({static_cast<Code>(code), "rank " + std::to_string(member) + " cannot share memory: " + in.text(),
-                     {member}});
+      return finish(
+          {static_cast<Code>(code), "rank " + std::to_string(member) + " cannot share memory: " + in.text(), {member}});
     }
     check_done();
   }
@@ -156,7 +156,8 @@ class RegionExchange::Round {
   void on_lost(int peer, const std::string& why) {
     const int member = member_of(peer);
     if (member >= 0 && waits_for(member))
-      finish({Code::peer_lost, "rank " + std::to_string(member) + " was lost while the group was set up: " + why,
+      finish({Code::peer_lost,
+              "rank " + std::to_string(member) + " was lost while the group was set up: " + why,
               {member}});
   }
 
@@ -183,8 +184,10 @@ class RegionExchange::Round {
     std::set<int> ranks = no_offer_;
     if (ranks.empty()) ranks = no_echo_;
     if (ranks.empty()) ranks = no_confirm_;
-    return {Code::deadline, "sharing memory for group " + std::to_string(group_) + " took too long; no answer from rank " +
-                                list_of(ranks), std::vector<int>(ranks.begin(), ranks.end())};
+    return {
+        Code::deadline,
+        "sharing memory for group " + std::to_string(group_) + " took too long; no answer from rank " + list_of(ranks),
+        std::vector<int>(ranks.begin(), ranks.end())};
   }
 
   Regions take() { return std::exchange(regions_, Regions{}); }
@@ -203,12 +206,13 @@ class RegionExchange::Round {
 
   void offered(int member, std::uint64_t nbytes, const UniqueFd& fd) {
     if (no_offer_.count(member) == 0) return;
-    struct stat info{};
+    struct stat info {};
     const int seals = ::fcntl(fd.get(), F_GET_SEALS);
     if (nbytes != regions_.nbytes || ::fstat(fd.get(), &info) != 0 || info.st_size != static_cast<off_t>(nbytes) ||
         seals < 0 || (seals & F_SEAL_SHRINK) == 0)
-      return give_up({Code::protocol, "its region has " + std::to_string(nbytes) + " bytes, expected " +
-                                          std::to_string(regions_.nbytes) + "; run the same release on every rank",
+      return give_up({Code::protocol,
+                      "its region has " + std::to_string(nbytes) + " bytes, expected " +
+                          std::to_string(regions_.nbytes) + "; run the same release on every rank",
                       {member}});
     Result<std::byte*> base = map_region(fd.get(), regions_.nbytes);
     if (!base.ok()) return give_up(base.status());
@@ -230,14 +234,16 @@ class RegionExchange::Round {
     const Nonce number = {in.get<std::uint64_t>(), in.get<std::uint64_t>()};
     if (no_echo_.erase(member) == 0) return;
     if (!in.complete() || seen != nonce_)
-      return give_up({Code::protocol, "rank " + std::to_string(member) +
-                                          " does not see what this rank wrote to shared memory; disable shared memory",
+      return give_up({Code::protocol,
+                      "rank " + std::to_string(member) +
+                          " does not see what this rank wrote to shared memory; disable shared memory",
                       {member}});
     for (std::size_t i = 0; i < number.size(); ++i) numbers_[i] ^= number[i];
     if (!no_echo_.empty()) return;
     if (read_nonce(regions_.header(self_).proof_mapper) != numbers_)
-      return give_up({Code::protocol, "what others write to this rank's shared memory does not arrive; disable shared "
-                                      "memory"});
+      return give_up({Code::protocol,
+                      "what others write to this rank's shared memory does not arrive; disable shared "
+                      "memory"});
     for (int i = 0; i < static_cast<int>(members_.size()); ++i)
       if (i != self_) send(i, message_of(group_, What::region_confirm), nullptr);
     check_done();

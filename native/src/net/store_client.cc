@@ -58,8 +58,8 @@ Status receive_answer(int fd, Response& head, std::string& value, Deadline deadl
 
 Status check_key(const std::string& key) {
   if (!key.empty() && key.size() <= kMaxStoreKey) return {};
-  return {Code::usage, "a store key has 1 to " + std::to_string(kMaxStoreKey) + " bytes, got " +
-                           std::to_string(key.size())};
+  return {Code::usage,
+          "a store key has 1 to " + std::to_string(kMaxStoreKey) + " bytes, got " + std::to_string(key.size())};
 }
 
 }  // namespace

@@ -131,8 +131,7 @@ class StoreServer::Connection : public Reactor::Handler, public std::enable_shar
       const std::size_t value_sent = head_left > 0 ? 0 : front.sent - sizeof(front.head);
       std::array<iovec, 2> parts{};
       parts[0] = {reinterpret_cast<char*>(&front.head) + (sizeof(front.head) - head_left), head_left};
-      if (value_nbytes > 0)
-        parts[1] = {const_cast<char*>(front.value->data()) + value_sent, value_nbytes - value_sent};
+      if (value_nbytes > 0) parts[1] = {const_cast<char*>(front.value->data()) + value_sent, value_nbytes - value_sent};
       msghdr message{};
       message.msg_iov = parts.data();
       message.msg_iovlen = parts.size();

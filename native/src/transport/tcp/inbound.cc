@@ -16,7 +16,7 @@ namespace pycomm::tcp {
 namespace {
 
 constexpr std::size_t kAhead = 64 * 1024;
-constexpr std::size_t kReduceStep = 16 * 1024;       // reduced while still in cache
+constexpr std::size_t kReduceStep = 16 * 1024;          // reduced while still in cache
 constexpr std::size_t kBytesPerTurn = 4 * 1024 * 1024;  // then others of the reactor get their turn
 
 }  // namespace
@@ -93,10 +93,10 @@ Inbound::Step Inbound::ended(ssize_t n) {
   const bool between_frames = n == 0 && !in_frame_ && ahead() == 0;
   if (in_frame_ && receiver_ != nullptr && mode_ != Mode::discard)
     receiver_->parked(static_cast<int>(header_.src), header_, landing_);
-  network_.ended(shared_from_this(),
-                 between_frames ? Status()
-                 : n == 0       ? Status(Code::peer_lost, "a data connection ended in the middle of a frame")
-                                : Status(Code::peer_lost, errno_text("a data connection broke", error)));
+  network_.ended(shared_from_this(), between_frames ? Status()
+                                     : n == 0
+                                         ? Status(Code::peer_lost, "a data connection ended in the middle of a frame")
+                                         : Status(Code::peer_lost, errno_text("a data connection broke", error)));
   return Step::gone;
 }
 
@@ -114,10 +114,14 @@ Inbound::Step Inbound::read_header() {
 
 Status Inbound::check() const {
   const char* what = nullptr;
-  if (header_.magic != kFrameMagic) what = "no frame where one should begin";
-  else if (header_.type > FrameType::refuse) what = "a frame of unknown type";
-  else if (header_.dtype > DType::boolean) what = "a frame of unknown dtype";
-  else if (header_.nbytes > kMaxFramePayload) what = "a frame that is too long";
+  if (header_.magic != kFrameMagic)
+    what = "no frame where one should begin";
+  else if (header_.type > FrameType::refuse)
+    what = "a frame of unknown type";
+  else if (header_.dtype > DType::boolean)
+    what = "a frame of unknown dtype";
+  else if (header_.nbytes > kMaxFramePayload)
+    what = "a frame that is too long";
   else if (header_.nbytes > 0 && (header_.nbytes > header_.total || header_.offset > header_.total - header_.nbytes))
     what = "a frame that lies outside its message";
   if (what == nullptr) return {};
@@ -148,7 +152,8 @@ Inbound::Step Inbound::begin_frame() {
     kept_.resize(header_.nbytes);
     mode_ = Mode::keep;
   }
-  if ((mode_ == Mode::reduce || mode_ == Mode::discard) && bounce_.size() < header_.nbytes) bounce_.resize(kMaxFramePayload);
+  if ((mode_ == Mode::reduce || mode_ == Mode::discard) && bounce_.size() < header_.nbytes)
+    bounce_.resize(kMaxFramePayload);
   in_frame_ = true;
   return Step::on;
 }

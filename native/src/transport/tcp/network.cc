@@ -18,9 +18,8 @@ class TcpEndpoint final : public Endpoint {
     senders_[lane]->post(header, payload, lent, receiver_);
   }
   void cancel(FrameType type, std::uint64_t seq) noexcept override {
-    cancel_if([&](const FrameHeader& header) {
-      return header.group == group_ && header.type == type && header.seq == seq;
-    });
+    cancel_if(
+        [&](const FrameHeader& header) { return header.group == group_ && header.type == type && header.seq == seq; });
   }
   void cancel_all() noexcept override {
     cancel_if([this](const FrameHeader& header) { return header.group == group_; });

@@ -49,8 +49,8 @@ void Sender::post(const FrameHeader& header, const void* payload, Lent& lent, Re
   const std::lock_guard lock(mutex_);
   if (state_ == State::dropped) return give_back(frame);
   if (state_ == State::open && queue_.empty()) {
-    std::array<iovec, 2> parts{{{&frame.header, sizeof(FrameHeader)},
-                                {const_cast<std::byte*>(frame.payload), frame.header.nbytes}}};
+    std::array<iovec, 2> parts{
+        {{&frame.header, sizeof(FrameHeader)}, {const_cast<std::byte*>(frame.payload), frame.header.nbytes}}};
     const ssize_t n = send_parts(fd_.get(), parts.data(), parts.size());
     if (n > 0) frame.sent = static_cast<std::size_t>(n);
     if (frame.sent == frame.nbytes()) return give_back(frame);
@@ -60,9 +60,8 @@ void Sender::post(const FrameHeader& header, const void* payload, Lent& lent, Re
   queue_.push_back(std::move(frame));
   if (state_ != State::unopened) return;
   state_ = State::opening;
-  reactor_.post([self = shared_from_this()] {
-    self->hooks_.dial([self](Result<UniqueFd> fd) { self->opened(std::move(fd)); });
-  });
+  reactor_.post(
+      [self = shared_from_this()] { self->hooks_.dial([self](Result<UniqueFd> fd) { self->opened(std::move(fd)); }); });
 }
 
 void Sender::opened(Result<UniqueFd> fd) {

@@ -17,13 +17,13 @@ class Sender : public Reactor::Handler, public std::enable_shared_from_this<Send
  public:
   using Opened = std::function<void(Result<UniqueFd>)>;
   struct Hooks {
-    std::function<void(Opened)> dial;              // reactor thread
-    std::function<void(const Status&)> broken;     // reactor thread: the connection could not be opened, or ended
+    std::function<void(Opened)> dial;           // reactor thread
+    std::function<void(const Status&)> broken;  // reactor thread: the connection could not be opened, or ended
   };
   Sender(Reactor& reactor, Hooks hooks) : reactor_(reactor), hooks_(std::move(hooks)) {}
 
-  // Any thread; never blocks. `owner` hears returned() when the memory is given back later, on the reactor thread. After
-  // drop() frames vanish at once.
+  // Any thread; never blocks. `owner` hears returned() when the memory is given back later, on the reactor thread.
+  // After drop() frames vanish at once.
   void post(const FrameHeader& header, const void* payload, Lent& lent, Receiver& owner);
   // Any thread. Takes back the memory of all frames that `chosen` picks; half-sent ones go on from a copy.
   void cancel(const std::function<bool(const FrameHeader&)>& chosen);
@@ -38,8 +38,8 @@ class Sender : public Reactor::Handler, public std::enable_shared_from_this<Send
   struct Frame {
     FrameHeader header;
     const std::byte* payload;
-    Lent* lent;       // null once returned
-    Receiver* owner;  // null once nobody cares
+    Lent* lent;            // null once returned
+    Receiver* owner;       // null once nobody cares
     std::size_t sent = 0;  // bytes of header and payload
     std::unique_ptr<std::byte[]> copy{};
 
