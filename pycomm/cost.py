@@ -2,7 +2,7 @@
 
 A plan's closed form is a :class:`PlanCost`. Its time on a machine is the sum of four terms::
 
-    steps * latency  +  messages * overhead  +  (busiest rank's chunks + fill) * chunk / rate  +  reduced * chunk / rate
+    steps * latency + messages * overhead + (chunks + fill) * chunk / rate + reduced * chunk / reduce rate
 
 with the link inside a host for what stays there and the link between hosts for what does not.
 """
@@ -35,10 +35,11 @@ class PlanCost:
     reduced
         Chunks combined by the busiest rank (gamma term).
     messages
-        Messages sent or received by the busiest rank, whichever is more: each costs its own overhead even when
-        they do not wait for one another. This and all below is not part of equality.
+        Messages sent or received by the busiest rank, whichever is more: each costs its own overhead even
+        when they do not wait for one another. This and all below is not part of equality.
     fill
-        Chunks that pass on the longest path besides those of the busiest rank: what it takes to fill a pipeline.
+        Chunks that pass on the longest path besides those of the busiest rank: what it takes to fill a
+        pipeline.
     pieces
         Chunks per block, as in the schedule.
     far_steps
@@ -98,8 +99,8 @@ class Links:
 def chunk_nbytes(kind: CollectiveKind, nranks: int, pieces: int, nbytes: int) -> float:
     """Mean bytes of a chunk.
 
-    ``nbytes`` is the whole array: of one rank for allreduce, broadcast and reduce, all blocks of all ranks for the
-    others; for alltoall the blocks of one rank.
+    ``nbytes`` is the whole array: of one rank for allreduce, broadcast and reduce, all blocks of all ranks
+    for the others; for alltoall the blocks of one rank.
     """
     form = equal_form(kind)
     whole = (
@@ -108,6 +109,8 @@ def chunk_nbytes(kind: CollectiveKind, nranks: int, pieces: int, nbytes: int) ->
         CollectiveKind.REDUCE,
         CollectiveKind.BARRIER,
     )
+    if form is CollectiveKind.BARRIER:
+        return 0.0
     return nbytes / (pieces * (1 if form in whole else nranks))
 
 
@@ -166,9 +169,9 @@ class Bound:
 def lower_bound(kind: CollectiveKind, nranks: int) -> Bound:
     """State what no plan for ``nranks`` ranks can beat.
 
-    A round can at most double who knows something, so all need ``ceil(log2 n)``. Whoever has everything must receive
-    all that it had not; in an allreduce each rank must also part with its own contribution to all that others
-    combine. The arithmetic, n-1 combinations of every element, is at best spread evenly.
+    A round can at most double who knows something, so all need ``ceil(log2 n)``. Whoever has everything must
+    receive all that it had not; in an allreduce each rank must also part with its own contribution to all
+    that others combine. The arithmetic, n-1 combinations of every element, is at best spread evenly.
 
     References
     ----------

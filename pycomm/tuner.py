@@ -1,7 +1,7 @@
 """Which planner, and why: the closed forms of all that fit the request, evaluated on the machine's links.
 
-Choosing is deterministic: ranks that ask the same get the same schedule. Ties go to the planner that the registry
-lists first.
+Choosing is deterministic: ranks that ask the same get the same schedule. Ties go to the planner that the
+registry lists first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pycomm.units import format_size_rounded, format_time
 __all__ = ["Choice", "Estimate", "choose", "estimates"]
 
 PIECES = (1, 2, 4, 8, 16, 32, 64)
-"""Pipeline pieces that are tried where a planner cuts blocks further and the request leaves the number open."""
+"""Pipeline pieces that are tried where a planner can use them and the request leaves the number open."""
 MIN_PIECE_NBYTES = 4096
 """Pieces are not made smaller than this."""
 
@@ -66,8 +66,8 @@ def choose(
     request
         What is to be planned. ``pieces=0`` lets the tuner try several.
     nbytes
-        Bytes of the whole array: of one rank for allreduce, broadcast and reduce, all blocks of all ranks for the
-        others; for alltoall the blocks of one rank.
+        Bytes of the whole array: of one rank for allreduce, broadcast and reduce, all blocks of all ranks for
+        the others; for alltoall the blocks of one rank.
     links
         The machine; ``None`` means the defaults of :class:`pycomm.cost.Links`.
     algorithm
@@ -87,7 +87,8 @@ def choose(
     ranked = estimates(request, nbytes, links or Links())
     best = ranked[0]
     schedule = _planned(best.planner, replace(request, pieces=best.pieces))
-    why = f"{best.planner}: {format_time(best.seconds)} for {format_size_rounded(nbytes)} on {request.nranks} ranks"
+    size = format_size_rounded(nbytes)
+    why = f"{best.planner}: {format_time(best.seconds)} for {size} on {request.nranks} ranks"
     if len(ranked) == 1:
         return Choice(best.planner, schedule, f"{why}, the only planner that can", "")
     second = ranked[1]
@@ -97,7 +98,7 @@ def choose(
 
 @lru_cache(maxsize=4096)
 def estimates(request: PlanRequest, nbytes: int, links: Links) -> tuple[Estimate, ...]:
-    """Evaluate every planner that can serve the request, each with its best number of pieces; the fastest first."""
+    """Evaluate every planner that can serve the request, each at its best number of pieces; fastest first."""
     found = [_estimate(planner, request, nbytes, links) for planner in registry.candidates(request)]
     return tuple(
         sorted(found, key=lambda estimate: estimate.seconds)

@@ -1,8 +1,8 @@
 """What the planners of this package are made of: per collective, a function that plans and one that prices.
 
 A module of this package writes its algorithm as plain functions over a
-:class:`~pycomm.schedule.builder.ScheduleBuilder` and ends with ``PLANNER = Algorithm(...)``. One rank alone never
-reaches those functions: it copies its input.
+:class:`~pycomm.schedule.builder.ScheduleBuilder` and ends with ``PLANNER = Algorithm(...)``. One rank alone
+never reaches those functions: it copies its input.
 """
 
 from __future__ import annotations

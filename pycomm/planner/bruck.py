@@ -1,4 +1,4 @@
-"""Bruck: in round k everybody talks to the rank 2^k away; after ceil(log2 n) rounds all has arrived, for any n.
+"""Bruck: in round k everybody talks to the rank 2^k away; after ceil(log2 n) rounds all has arrived.
 
 ::
 
@@ -10,27 +10,29 @@
 
 With K = ceil(log2 n) and bits(k) the numbers below n in which bit k is set:
 
-==================  =====  =====================================  =============================================
-collective          steps  chunks sent per rank                   remark
-==================  =====  =====================================  =============================================
-allgather           K      n-1                                    lists travel through scratch: n blocks of it
-alltoall            K      sum of bits(k), about (n/2) log2 n     blocks are packed, one message per round
-barrier             K      K (of no bytes)                        known as dissemination
-==================  =====  =====================================  =============================================
+==========  =====  ==================================  ============================================
+collective  steps  chunks sent per rank                remark
+==========  =====  ==================================  ============================================
+allgather   K      n-1                                 lists travel through scratch: n blocks of it
+alltoall    K      sum of bits(k), about (n/2) log2 n  blocks are packed, one message per round
+barrier     K      K (of no bytes)                     known as dissemination
+==========  =====  ==================================  ============================================
 
-Best for small messages where the number of ranks is not a power of two; the alltoall also for many ranks and very
-small blocks, whose bytes it sends log2(n)/2 times to save n - log2 n messages.
+Best for small messages where the number of ranks is not a power of two; the alltoall also for many ranks and
+very small blocks, whose bytes it sends log2(n)/2 times to save n - log2 n messages.
 
-References
-----------
-J. Bruck, C.-T. Ho, S. Kipnis, E. Upfal, D. Weathersby, "Efficient algorithms for all-to-all communications in
-multiport message-passing systems", IEEE Trans. Parallel and Distributed Systems 8(11), 1997.
-D. Hensgen, R. Finkel, U. Manber, "Two algorithms for barrier synchronization", Int. J. Parallel Programming 17(1), 1988.
+References ---------- J. Bruck, C.-T. Ho, S. Kipnis, E. Upfal, D. Weathersby, "Efficient algorithms for
+all-to-all communications in multiport message-passing systems", IEEE Trans. Parallel and Distributed Systems
+8(11), 1997. D. Hensgen, R. Finkel, U. Manber, "Two algorithms for barrier synchronization", Int. J. Parallel
+Programming 17(1), 1988.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+import numpy.typing as npt
 
 from pycomm.planner.algorithm import Algorithm, Form, ranks_of
 from pycomm.planner.base import PlanCost, PlanRequest
@@ -69,13 +71,14 @@ def _alltoall(request: PlanRequest) -> Schedule:
     builder = ScheduleBuilder(request, NAME)
     source = stage_alltoall(builder)
 
-    def named(hops: np.ndarray, far: np.ndarray) -> np.ndarray:
+    def named(hops: npt.NDArray[np.int64], far: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Blocks that have come ``hops`` and go ``far`` in all, as each rank holds them."""
         start = rank[:, None] - hops
         start += n * (start < 0)
         end = start + far
         end -= n * (end >= n)
-        return start * n + end
+        blocks: npt.NDArray[np.int64] = start * n + end
+        return blocks
 
     slot = np.full(n, -1, np.int64)  # where the block that goes d far lies, once it has left its source
     for k in range(_rounds(n)):
@@ -98,11 +101,11 @@ def _alltoall(request: PlanRequest) -> Schedule:
     return builder.finish()
 
 
-def _double_runs(slots: np.ndarray, places: np.ndarray) -> list[tuple[int, int, int]]:
+def _double_runs(slots: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
     """Cut into runs in which both slots and places are consecutive: index, first slot, length of each."""
     broken = np.flatnonzero((np.diff(slots) != 1) | (np.diff(places) != 1)) + 1
     bounds = [0, *broken.tolist(), slots.size]
-    return [(a, int(slots[a]), b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [(a, int(slots[a]), b - a) for a, b in pairwise(bounds)]
 
 
 def _barrier(request: PlanRequest) -> Schedule:

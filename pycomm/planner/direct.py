@@ -1,33 +1,33 @@
-"""Direct: everybody sends to everybody, or to and from the root, at once.
+r"""Direct: everybody sends to everybody, or to and from the root, at once.
 
 ::
 
       alltoall, allgather,          broadcast, scatter         gather, reduce
       reduce_scatter, barrier
           0 <-----> 1                    root                   1   2   3
-          ^ \\     / ^                   /  |  \\                  \\  |  /
-          |   \\ /   |                  1   2   3                  root
-          |   / \\   |
-          v /     \\ v               allreduce: every rank combines one n-th of the array, sent to it by all, and
-          2 <-----> 3               sends the result to all
+          ^ \     / ^                   /  |  \                  \  |  /
+          |   \ /   |                  1   2   3                  root
+          |   / \   |
+          v /     \ v               allreduce: every rank combines one n-th of the array,
+          2 <-----> 3               sent to it by all, and sends the result to all
 
-==================================  =====  ======================  ============================================
-collective                          steps  chunks sent per rank    remark
-==================================  =====  ======================  ============================================
-allreduce (n chunks)                2      2(n-1)                  2(n-1)/n of the array, the least possible
-allgather, reduce_scatter,          1      n-1                     n-1 messages each
+==========================  =====  ====================  =========================================
+collective                  steps  chunks sent per rank  remark
+==========================  =====  ====================  =========================================
+allreduce (n chunks)        2      2(n-1)                2(n-1)/n of the array, the least possible
+allgather, reduce_scatter,  1      n-1                   n-1 messages each
 alltoall, barrier
-broadcast, scatter                  1      n-1 by the root
-gather, reduce                      1      1                       the root receives n-1
-==================================  =====  ======================  ============================================
+broadcast, scatter          1      n-1 by the root
+gather, reduce              1      1                     the root receives n-1
+==========================  =====  ====================  =========================================
 
-Best on few ranks, and wherever messages cost little beyond their bytes, as inside a host: nothing has fewer steps. On
-many ranks the n-1 messages of one rank, and the receivers that all others write to at once, weigh more.
+Best on few ranks, and wherever messages cost little beyond their bytes, as inside a host: nothing has fewer
+steps. On many ranks the n-1 messages of one rank, and the receivers that all others write to at once, weigh
+more.
 
-References
-----------
-R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH", Int. J. High
-Performance Computing Applications 19(1), 2005 (as the algorithms for short and for long messages that use no relay).
+References ---------- R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication
+operations in MPICH", Int. J. High Performance Computing Applications 19(1), 2005 (as the algorithms for short
+and for long messages that use no relay).
 """
 
 from __future__ import annotations

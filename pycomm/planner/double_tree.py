@@ -1,36 +1,35 @@
-"""Double binary tree: two trees carry half the data each, and who works in one only listens in the other.
+r"""Double binary tree: two trees carry half the data each, and who works in one only listens in the other.
 
 ::
 
       first tree, 1..7                second tree: the first one mirrored (n even) or moved on by one (n odd)
               4                               5
-            /   \\                           /   \\
+            /   \                           /   \
            2     6                         3     7        odd numbers are leaves of the first tree,
-          / \\   / \\                       / \\   / \\       even ones of the second (1 may be a leaf of both)
+          / \   / \                       / \   / \       even ones of the second (1 may be a leaf of both)
          1   3 5   7                     2   4 6   1
 
-One binary tree leaves the links of its leaves, half of all ranks, idle in one direction. Two trees in which no rank
-has children twice use them all: every rank sends and receives about the size of the array, in pieces, while the
-depth stays logarithmic. Allreduce puts all n ranks in both trees; broadcast and reduce put the n-1 others in and the
-root above both.
+One binary tree leaves the links of its leaves, half of all ranks, idle in one direction. Two trees in which
+no rank has children twice use them all: every rank sends and receives about the size of the array, in pieces,
+while the depth stays logarithmic. Allreduce puts all n ranks in both trees; broadcast and reduce put the n-1
+others in and the root above both.
 
 With P pieces per tree (4 unless the request says), 2P chunks in all:
 
-==================  =======================  ==================================  =================================
-collective          steps                    chunks sent by the busiest rank     remark
-==================  =======================  ==================================  =================================
-allreduce           2 floor(log2 n)          4P; 3P when n = 3, 2P when n = 2    up and down both trees
-broadcast           1 + floor(log2(n-1))     2P                                  received: 2P
-reduce              1 + floor(log2(n-1))     2P                                  received and combined: 2P
-==================  =======================  ==================================  =================================
+==========  ====================  ================================  =========================
+collective  steps                 chunks sent by the busiest rank   remark
+==========  ====================  ================================  =========================
+allreduce   2 floor(log2 n)       4P; 3P when n = 3, 2P when n = 2  up and down both trees
+broadcast   1 + floor(log2(n-1))  2P                                received: 2P
+reduce      1 + floor(log2(n-1))  2P                                received and combined: 2P
+==========  ====================  ================================  =========================
 
-Best for middle sizes on many ranks: bandwidth as a ring's, steps as a tree's. A rank's program deals with the tree
-that reaches it first to the end, so that one tree never waits for the other; a channel has to hold P messages.
+Best for middle sizes on many ranks: bandwidth as a ring's, steps as a tree's. A rank's program deals with the
+tree that reaches it first to the end, so that one tree never waits for the other; a channel has to hold P
+messages.
 
-References
-----------
-P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan", Parallel
-Computing 35(12), 2009.
+References ---------- P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast,
+reduction and scan", Parallel Computing 35(12), 2009.
 """
 
 from __future__ import annotations
@@ -51,8 +50,9 @@ DEFAULT_PIECES = 4
 def binary_tree(n: int) -> tuple[int, dict[int, list[int]]]:
     """Make the first tree over 1..n: its top, and the children of each number.
 
-    The top is the largest power of two; a perfect tree stands on its left and what remains, moved by the top, on
-    its right. So a number's distance to its children is a power of two below its own, and odd numbers have none.
+    The top is the largest power of two; a perfect tree stands on its left and what remains, moved by the top,
+    on its right. So a number's distance to its children is a power of two below its own, and odd numbers have
+    none.
     """
     children: dict[int, list[int]] = {}
 

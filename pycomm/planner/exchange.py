@@ -14,8 +14,8 @@ __all__ = ["stage_alltoall"]
 def stage_alltoall(builder: ScheduleBuilder) -> Callable[[Ints], Place]:
     """Put everybody's own block in its place and tell where block d of the input can be read from now on.
 
-    In place, results land on blocks that are still to be sent, and whether those have been read is unknown: so the
-    whole input moves to scratch first.
+    In place, results land on blocks that are still to be sent, and whether those have been read is unknown:
+    so the whole input moves to scratch first.
     """
     n = builder.request.nranks
     rank = np.arange(n, dtype=np.int64)

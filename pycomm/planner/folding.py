@@ -1,12 +1,16 @@
-"""Folding any number of ranks onto a power of two, for algorithms that pair ranks by the bits of their numbers.
+"""Folding any number of ranks onto a power of two, for algorithms that pair ranks by their bits.
 
 ::
 
-      n = 6, m = 4:   rank    0   1   2   3   4   5       the first 2(n-m) ranks form pairs: the even one of a pair
-                      core        0       1   2   3       is an *extra*, gives its input to the odd one, waits, and
-                      extra  (0)     (1)                  is given the result; the others are cores, 0 to m-1
+      n = 6, m = 4:    rank    0   1   2   3   4   5
+                       core        0       1   2   3
+                       extra  (0)     (1)
 
-A core answers for its *group*: its own block and its extra's. Groups of consecutive cores are consecutive blocks.
+The first 2(n-m) ranks form pairs. The even one of a pair is an *extra*: it gives its input to the odd one,
+waits, and is given the result. The others are *cores*, numbered 0 to m-1.
+
+A core answers for its *group*: its own block and its extra's. Groups of consecutive cores are consecutive
+blocks.
 """
 
 from __future__ import annotations
@@ -61,9 +65,9 @@ class Fold:
         return (1 << bit) + min(1 << bit, self.extras)
 
     def steps(self) -> int:
-        """Messages on the longest chain: from an extra through all bits, and back to an extra if one is there.
+        """Count the messages of the longest chain: from an extra through all bits, and to an extra.
 
-        Through all bits a chain leads from a core to the one with the opposite number; both ends have extras only
-        if more than half of the cores do.
+        Through all bits a chain leads from a core to the one with the opposite number; both ends have extras
+        only if more than half of the cores do.
         """
         return self.bits + (self.extras > 0) + (2 * self.extras > self.size)

@@ -1,4 +1,4 @@
-"""Recursive halving and doubling: halve what you are responsible for until one piece is left, then double back.
+"""Recursive halving and doubling: halve what you answer for until one piece is left, then double back.
 
 ::
 
@@ -8,21 +8,21 @@
                  |a b|              sends b to 1, receives a, adds: a is complete
       doubling   |a| -> 1, |a b| -> 2, |a b c d| -> 4, and the same back from them
 
-The first half is a reduce_scatter, the second an allgather; both together are Rabenseifner's allreduce. With m = 2^k
-the largest power of two not above n; f = 1 when n > m, else 0; g = 1 when n - m > m/2, else 0 (extra
+The first half is a reduce_scatter, the second an allgather; both together are Rabenseifner's allreduce. With
+m = 2^k the largest power of two not above n; f = 1 when n > m, else 0; g = 1 when n - m > m/2, else 0 (extra
 ranks are folded in, see :mod:`pycomm.planner.folding`); an allreduce has m chunks:
 
-==================  ==========  =======================================  ======================================
-collective          steps       chunks sent by the busiest rank          of the array
-==================  ==========  =======================================  ======================================
-allreduce           2k + 2f     2(m-1) + fm                              2(m-1)/m + f
-reduce_scatter      k + f+g     n-1; folded: n                           (n-1)/n; folded: 1
-allgather           k + f+g     n-1; folded: n + the sizes of the first  (n-1)/n; folded: up to about 2
-                                1, 2, 4 .. m/2 groups
-==================  ==========  =======================================  ======================================
+==============  =======  =======================================  ==============================
+collective      steps    chunks sent by the busiest rank          of the array
+==============  =======  =======================================  ==============================
+allreduce       2k + 2f  2(m-1) + fm                              2(m-1)/m + f
+reduce_scatter  k + f+g  n-1; folded: n                           (n-1)/n; folded: 1
+allgather       k + f+g  n-1; folded: n + the sizes of the first  (n-1)/n; folded: up to about 2
+                         1, 2, 4 .. m/2 groups
+==============  =======  =======================================  ==============================
 
-Best for middle and large messages on a power of two: the least data that any algorithm can send, in few steps. Folding
-costs up to one array more.
+Best for middle and large messages on a power of two: the least data that any algorithm can send, in few
+steps. Folding costs up to one array more.
 
 References
 ----------
@@ -76,8 +76,8 @@ def _reduce_scatter(request: PlanRequest) -> Schedule:
     ranks = fold.cores
     builder = ScheduleBuilder(request, NAME)
     extra, core = fold.pairs
-    # Partial sums of block b lie at index b + shift: in INPUT itself when in place, else in scratch, which folded cores
-    # need for all blocks and the others for the half that they keep.
+    # Partial sums of block b lie at index b + shift: in INPUT itself when in place, else in scratch, which
+    # cores with an extra need for all blocks and the others for the half that they keep.
     partial_space, shift = Space.INPUT, np.zeros(fold.size, np.int64)
     if not request.in_place:
         partial_space = Space.SCRATCH
@@ -98,7 +98,8 @@ def _reduce_scatter(request: PlanRequest) -> Schedule:
         give = keep ^ half
         start, given = fold.start(keep), fold.start(give)
         count = fold.start(keep + half) - start
-        builder.send(ranks, fold.partner(bit), Place(space, given + moved, fold.start(give + half) - given))
+        amount = fold.start(give + half) - given
+        builder.send(ranks, fold.partner(bit), Place(space, given + moved, amount))
         target_space, target = np.full(fold.size, partial_space, np.int64), start + shift
         if bit == 0:  # a core without extra is done
             target_space[fold.extras :], target[fold.extras :] = Space.OUTPUT, 0

@@ -1,38 +1,40 @@
-"""Two levels: fast links inside hosts do what they can, so that slow links between hosts carry as little as possible.
+"""Two levels: fast links inside hosts do what they can, so that slow links between hosts carry little.
 
 ::
 
-      host 0:  0 1 2        host 1:  3 4        host 2:  5 6 7        shards = 2, the ranks of the smallest host
-               | |                   | |                 | |
-      shard 0  0 . . . . . . . . . . 3 . . . . . . . . . 5            its owners: the first rank of each host
-      shard 1    1 . . . . . . . . . . 4 . . . . . . . . . 6          the second rank of each host
+      host 0:  0 1 2        host 1:  3 4        host 2:  5 6 7        shards = 2, the ranks of the
+               | |                   | |                 | |          smallest host
+      shard 0  0 . . . . . . . . . . 3 . . . . . . . . . 5            its owners: the first of each host
+      shard 1    1 . . . . . . . . . . 4 . . . . . . . . . 6          the second of each host
 
-      allreduce        inside: each owner combines its shard of the host's arrays;  between: the owners of a shard
-                       run a ring allreduce over hosts;  inside: owners hand their shards out
-      allgather        inside: everybody sends its block to its host;  between: the owners of a shard pass the
-                       hosts' blocks round and hand on what comes
-      reduce_scatter   the same backwards, adding
-      alltoall         inside: blocks for far ranks go to the local rank with the number of their target;  between:
-                       it sends what its whole host has for each far rank with its number
-      broadcast,
-      reduce, gather,  one tree: binomial over hosts, then binomial inside each host
-      scatter, barrier
+- allreduce. Inside: each owner combines its shard of its host's arrays. Between: the owners of a shard run a
+ring
+  allreduce over hosts. Inside: owners hand their shards out.
+- allgather. Inside: everybody sends its block to its host. Between: the owners of a shard pass the hosts'
+blocks
+  round and hand on what comes. reduce_scatter: the same backwards, adding.
+- alltoall. Inside: blocks for far ranks go to the local rank that has their target's number. Between: it
+sends
+  what its whole host has for each far rank with its number.
+- broadcast, reduce, gather, scatter, barrier. One tree: binomial over hosts, then binomial inside each host.
 
-Hosts may hold any number of ranks, unequal too, in any order. With g hosts of s_h ranks, S = max s_h, L = min s_h:
+Hosts may hold any number of ranks, unequal too, in any order. With g hosts of s_h ranks, S = max s_h, L = min
+s_h:
 
-==================  ======================================  =====================================================
-collective          steps (hosts of two or more ranks)      chunks sent by the busiest rank
-==================  ======================================  =====================================================
-allreduce           2(g-1) + 2                              (L-1)g + 2(g-1) + (S-1)g, of gL
-allgather           g-1 + 2                                 its share of the ring, and s_h-1 times what came
-reduce_scatter      g-1 + 1, + 1 if sizes differ            n-1
-alltoall            2                                       n-b + s_h(b-1) with b ranks of its number
-broadcast           height of the tree: at most             log2 g + log2 S, rounded up each
-reduce, gather, ..  log2 g + log2 S                         as in :mod:`pycomm.planner.knomial`
-==================  ======================================  =====================================================
+==================  ==================================  ================================================
+collective          steps (hosts of two or more ranks)  chunks sent by the busiest rank
+==================  ==================================  ================================================
+allreduce           2(g-1) + 2                          (L-1)g + 2(g-1) + (S-1)g, of gL
+allgather           g-1 + 2                             its share of the ring, and s_h-1 times what came
+reduce_scatter      g-1 + 1, + 1 if sizes differ        n-1
+alltoall            2                                   n-b + s_h(b-1) with b ranks of its number
+broadcast           height of the tree: at most         log2 g + log2 S, rounded up each
+reduce, gather, ..  log2 g + log2 S                     as in :mod:`pycomm.planner.knomial`
+==================  ==================================  ================================================
 
-(:func:`cost` has the exact terms, also for hosts with a single rank, which have nothing to do inside.) Across a
-host's links go 2(g-1)/g of the array in an allreduce instead of a rank's 2(n-1)/n, spread over L ranks.
+(the cost functions below have the exact terms, also for hosts with a single rank, which have nothing to do
+inside.) Across a host's links go 2(g-1)/g of the array in an allreduce instead of a rank's 2(n-1)/n, spread
+over L ranks.
 
 Best whenever a link inside a host is faster than one between hosts and several ranks share a host.
 
@@ -131,10 +133,8 @@ def _allreduce_cost(request: PlanRequest) -> PlanCost:
     hosts = Hosts(request)
     g, shards, largest = hosts.count, hosts.shards, int(hosts.sizes.max())
     inside = (hosts.sizes > 1).astype(np.int64)
-    if g == 1:
-        steps = 2
-    else:  # a chain that starts at host i goes round twice less two hops, and ends two hosts before it
-        steps = 2 * (g - 1) + int((inside + np.roll(inside, -2)).max())
+    # A chain that starts at host i goes round twice less two hops, and ends two hosts before it.
+    steps = 2 if g == 1 else 2 * (g - 1) + int((inside + np.roll(inside, -2)).max())
     sent = (shards - 1) * g + 2 * (g - 1) + (largest - 1) * g
     total = 2 * g * shards * (request.nranks - 1)
     messages = shards - 1 + 2 * (g - 1) + largest - 1

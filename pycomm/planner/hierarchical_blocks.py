@@ -1,7 +1,7 @@
-"""The two-level collectives that move blocks; see :mod:`pycomm.planner.hierarchical` for picture and formulas.
+"""The two-level collectives that move blocks; picture and formulas: :mod:`pycomm.planner.hierarchical`.
 
-Blocks of a host, or of a host's shard, that lie next to each other travel as one message; where ranks of several
-hosts alternate, as one message per run of neighbours. So nothing is packed but for alltoall.
+Blocks of a host, or of a host's shard, that lie next to each other travel as one message; where ranks of
+several hosts alternate, as one message per run of neighbours. So nothing is packed but for alltoall.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Shards:
         self.before = hosts.members[(self.host - 1) % hosts.count, self.shard]
 
     def number(self, host: Array, shard: Array) -> Array:
-        """Number of a shard, hosts counted in a circle."""
+        """Give the number of a shard, hosts counted in a circle."""
         found: Array = host % self.hosts.count * self.hosts.shards + shard
         return found
 
@@ -86,7 +86,8 @@ def allgather(request: PlanRequest) -> Schedule:
             source = hosts.neighbour(taker, -step)
             owned = hosts.local[source] < hosts.shards
             taker, source = taker[owned], source[owned]
-            k, first, length = shards.runs.of(shards.number(hosts.host[taker] - t - 1, hosts.local[source]))
+            passed_on = shards.number(hosts.host[taker] - t - 1, hosts.local[source])
+            k, first, length = shards.runs.of(passed_on)
             # taken when the ring is through: it never waits for what neighbours hand on
             builder.recv(taker[k], source[k], out(first, length), when=1)
     return builder.finish(shards.capacity())
@@ -99,9 +100,9 @@ def reduce_scatter(request: PlanRequest) -> Schedule:
     builder = ScheduleBuilder(request, NAME, channels=2)
     g, largest = hosts.count, int(hosts.sizes.max())
     everyone = np.arange(request.nranks)
-    partial = _partial_sums(builder, shards)
-    # Everybody gives: to the owners inside, all blocks of other hosts; to each neighbour, the neighbour's own block
-    # unless this rank owns its shard and has yet to hear what the other hosts say about it.
+    partial = _PartialSums(builder, shards)
+    # Everybody gives: to the owners inside, all blocks of other hosts; to each neighbour, the neighbour's own
+    # block, unless this rank owns its shard and has yet to hear what the other hosts say about it.
     for step in range(1, largest):
         giver = _inside(hosts, everyone, step)
         target = hosts.neighbour(giver, step)
@@ -139,7 +140,7 @@ def reduce_scatter(request: PlanRequest) -> Schedule:
     return builder.finish(shards.capacity())
 
 
-class _partial_sums:  # noqa: N801  # reads as a function
+class _PartialSums:
     """Where owners keep partial sums: in INPUT itself when in place, else in scratch, one slot per block."""
 
     def __init__(self, builder: ScheduleBuilder, shards: _Shards) -> None:
@@ -160,7 +161,7 @@ class _partial_sums:  # noqa: N801  # reads as a function
         return Place(np.full_like(start, Space.SCRATCH), self.slot[rank, start], count)
 
 
-def _deliver(builder: ScheduleBuilder, shards: _Shards, partial: _partial_sums) -> None:
+def _deliver(builder: ScheduleBuilder, shards: _Shards, partial: _PartialSums) -> None:
     """Last stage of reduce_scatter: what neighbours said about one's own block, and what its owner brings."""
     hosts = shards.hosts
     everyone = np.arange(builder.request.nranks)

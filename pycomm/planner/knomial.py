@@ -1,35 +1,34 @@
-"""K-nomial tree: everybody who has the data tells k-1 others in every round (``binomial`` is k = 2).
+r"""K-nomial tree: everybody who has the data tells k-1 others in every round (``binomial`` is k = 2).
 
 ::
 
       k = 2, ranks counted from the root          0
-      round 0   0 -> 4                         /  |  \\
+      round 0   0 -> 4                         /  |  \
       round 1   0 -> 2, 4 -> 6                4   2   1     the subtree of v is v and what follows it:
-      round 2   0 -> 1, 2 -> 3, 4 -> 5, 6->7 / \\  |         v .. v + k^i, i trailing zeros of v
+      round 2   0 -> 1, 2 -> 3, 4 -> 5, 6->7 / \  |         v .. v + k^i, i trailing zeros of v
                                             6  5  3         its parent: v with its last digit not 0 cleared
                                             |
                                             7
 
 With D the digits of n-1 in base k, d the leading one, c = (D-1)(k-1) + d the children of the root, h the most
-digits not 0 of any rank below n (D when n-1 >= 11..1 in base k, else D-1), P pieces (1 unless the request says):
+digits not 0 of any rank below n (D when n-1 >= 11..1 in base k, else D-1), P pieces (1 unless the request
+says):
 
-==================  =========  ==========================================  =======================================
-collective          steps      chunks sent by the busiest rank             remark
-==================  =========  ==========================================  =======================================
-broadcast           h          cP                                          the root
-reduce              h          P                                           the root receives and combines cP
-allreduce, barrier  2h         cP                                          reduce, then broadcast
-scatter             h          n-1                                         the root
-gather              h          the largest subtree below the root          the root receives n-1
-==================  =========  ==========================================  =======================================
+==================  =====  ==================================  =================================
+collective          steps  chunks sent by the busiest rank     remark
+==================  =====  ==================================  =================================
+broadcast           h      cP                                  the root
+reduce              h      P                                   the root receives and combines cP
+allreduce, barrier  2h     cP                                  reduce, then broadcast
+scatter             h      n-1                                 the root
+gather              h      the largest subtree below the root  the root receives n-1
+==================  =====  ==================================  =================================
 
-Best for small messages: few steps on any number of ranks. Large k trades steps for messages of one rank, good where
-sending is cheap and flying is long.
+Best for small messages: few steps on any number of ranks. Large k trades steps for messages of one rank, good
+where sending is cheap and flying is long.
 
-References
-----------
-R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH", Int. J. High
-Performance Computing Applications 19(1), 2005.
+References ---------- R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication
+operations in MPICH", Int. J. High Performance Computing Applications 19(1), 2005.
 """
 
 from __future__ import annotations

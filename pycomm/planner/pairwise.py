@@ -6,21 +6,19 @@
       step 2     0 -> 2 -> 0,  1 -> 3 -> 1       and every block goes straight to where it belongs
       step 3     0 -> 3 -> 2 -> 1 -> 0
 
-==================  =====  ====================  =================================
-collective          steps  chunks sent per rank  remark
-==================  =====  ====================  =================================
-alltoall            n-1    n-1                   no scratch, the least possible
-allgather           n-1    n-1                   the least possible
-reduce_scatter      n-1    n-1                   no scratch, the least possible
-==================  =====  ====================  =================================
+==============  =====  ====================  ==============================
+collective      steps  chunks sent per rank  remark
+==============  =====  ====================  ==============================
+alltoall        n-1    n-1                   no scratch, the least possible
+allgather       n-1    n-1                   the least possible
+reduce_scatter  n-1    n-1                   no scratch, the least possible
+==============  =====  ====================  ==============================
 
-Best for large messages on networks that every pair can cross at full speed: no block is sent twice, and no receiver is
-flooded as with :mod:`pycomm.planner.direct`.
+Best for large messages on networks that every pair can cross at full speed: no block is sent twice, and no
+receiver is flooded as with :mod:`pycomm.planner.direct`.
 
-References
-----------
-R. Thakur, A. Choudhary, "All-to-all communication on meshes with wormhole routing", Int. Parallel Processing Symposium,
-1994.
+References ---------- R. Thakur, A. Choudhary, "All-to-all communication on meshes with wormhole routing",
+Int. Parallel Processing Symposium, 1994.
 """
 
 from __future__ import annotations

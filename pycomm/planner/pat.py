@@ -1,4 +1,4 @@
-"""PAT, parallel aggregated trees: a binomial tree from every rank at once, far hops first while there is little to send.
+"""PAT, parallel aggregated trees: a binomial tree from every rank at once, far hops first.
 
 ::
 
@@ -8,25 +8,25 @@
       round 2    0   4 | 2   6              from rank r-2: 2 blocks
       round 1    0   4   2   6 | 1 5 3 7    from rank r-1: 4 blocks
 
-Like Bruck's allgather in the opposite order of distances: most bytes travel between neighbours, which matters where far
-ranks share slow links. What a rank holds lies in scratch in the order of its coming, so that a round sends a prefix; if
-n is not a power of two, the block that has come farthest may have to be left out, which can split the prefix in two.
-The reduce_scatter is the same picture backwards, adding.
+Like Bruck's allgather in the opposite order of distances: most bytes travel between neighbours, which matters
+where far ranks share slow links. What a rank holds lies in scratch in the order of its coming, so that a
+round sends a prefix; if n is not a power of two, the block that has come farthest may have to be left out,
+which can split the prefix in two. The reduce_scatter is the same picture backwards, adding.
 
 With K = ceil(log2 n):
 
-==================  =====  ====================  ==============================================================
-collective          steps  chunks sent per rank  remark
-==================  =====  ====================  ==============================================================
-allgather           K      n-1                   (n-1)/n of the array, the least possible; n blocks of scratch
-reduce_scatter      K      n-1                   the same
-==================  =====  ====================  ==============================================================
+==============  =====  ====================  =============================================================
+collective      steps  chunks sent per rank  remark
+==============  =====  ====================  =============================================================
+allgather       K      n-1                   (n-1)/n of the array, the least possible; n blocks of scratch
+reduce_scatter  K      n-1                   the same
+==============  =====  ====================  =============================================================
 
-Best for small and middle messages on many ranks and any n, above all for reduce_scatter, where Bruck has no equal.
+Best for small and middle messages on many ranks and any n, above all for reduce_scatter, where Bruck has no
+equal.
 
-References
-----------
-S. Jeaugey, "PAT: a new algorithm for all-gather and reduce-scatter operations at scale", arXiv:2506.20252, 2025.
+References ---------- S. Jeaugey, "PAT: a new algorithm for all-gather and reduce-scatter operations at
+scale", arXiv:2506.20252, 2025.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Message(NamedTuple):
     hop: int
     first: int
     landing: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
 
 
 def _messages(n: int) -> tuple[list[_Message], list[int]]:

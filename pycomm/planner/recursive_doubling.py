@@ -1,4 +1,4 @@
-"""Recursive doubling: ranks whose numbers differ in one bit exchange all that they have; each round doubles it.
+"""Recursive doubling: ranks whose numbers differ in one bit exchange all they have; it doubles each round.
 
 ::
 
@@ -6,24 +6,23 @@
       round 1     0 <-------> 2    1 <-------> 3    4 <-------> 6    5 <-------> 7
       round 2     0 <-----------------> 4    1 <-----------------> 5    ...
 
-With m = 2^k the largest power of two not above n; f = 1 when n > m, else 0; g = 1 when n - m > m/2, else 0 (the extra ranks are
-folded in, see :mod:`pycomm.planner.folding`):
+With m = 2^k the largest power of two not above n; f = 1 when n > m, else 0; g = 1 when n - m > m/2, else 0
+(the extra ranks are folded in, see :mod:`pycomm.planner.folding`):
 
-==================  ==========  ========================================  =====================================
-collective          steps       chunks sent by the busiest rank           of the array
-==================  ==========  ========================================  =====================================
-allreduce, barrier  k + f+g     k + f                                     k + f: the whole array in each round
-allgather           k + f+g     n-1; folded: n + the sizes of the first   (n-1)/n; folded: up to about 2
-                                1, 2, 4 .. m/2 groups
-==================  ==========  ========================================  =====================================
+==================  =======  =======================================  ====================================
+collective          steps    chunks sent by the busiest rank          of the array
+==================  =======  =======================================  ====================================
+allreduce, barrier  k + f+g  k + f                                    k + f: the whole array in each round
+allgather           k + f+g  n-1; folded: n + the sizes of the first  (n-1)/n; folded: up to about 2
+                             1, 2, 4 .. m/2 groups
+==================  =======  =======================================  ====================================
 
-Best for small messages: no algorithm has fewer rounds on a power of two. A partner may still be reading what a rank
-sent when the next result arrives, and nothing would tell; so each round of an allreduce writes memory of its own.
+Best for small messages: no algorithm has fewer rounds on a power of two. A partner may still be reading what
+a rank sent when the next result arrives, and nothing would tell; so each round of an allreduce writes memory
+of its own.
 
-References
-----------
-R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH", Int. J. High
-Performance Computing Applications 19(1), 2005.
+References ---------- R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication
+operations in MPICH", Int. J. High Performance Computing Applications 19(1), 2005.
 """
 
 from __future__ import annotations

@@ -9,24 +9,24 @@
                                                       passes the complete chunks on in the same way
 
 A *lane* is a ring over its own part of the data, on its own channel: ``channels`` lanes in one direction
-(``ring``), or as many in each direction (``bidirectional_ring``), which fills links that work both ways at once.
-With L lanes a block is cut into L chunks (allreduce: the array into n*L).
+(``ring``), or as many in each direction (``bidirectional_ring``), which fills links that work both ways at
+once. With L lanes a block is cut into L chunks (allreduce: the array into n*L).
 
-==================  ==================  ============================  ====================================
-collective          steps               chunks sent per rank          of the array
-==================  ==================  ============================  ====================================
-allreduce           2(n-1)              2(n-1)L                       2(n-1)/n, the least possible
-allgather           n-1                 (n-1)L                        (n-1)/n, the least possible
-reduce_scatter      n-1                 (n-1)L                        (n-1)/n, the least possible
-broadcast, reduce   n-1                 L*P (P pieces per lane)       1, plus (n-2)/P to fill the chain
-==================  ==================  ============================  ====================================
+=================  ======  =======================  =================================
+collective         steps   chunks sent per rank     of the array
+=================  ======  =======================  =================================
+allreduce          2(n-1)  2(n-1)L                  2(n-1)/n, the least possible
+allgather          n-1     (n-1)L                   (n-1)/n, the least possible
+reduce_scatter     n-1     (n-1)L                   (n-1)/n, the least possible
+broadcast, reduce  n-1     L*P (P pieces per lane)  1, plus (n-2)/P to fill the chain
+=================  ======  =======================  =================================
 
-Best for large messages, above all when neighbours in ``order`` are near each other: each link carries the least
-that any algorithm can send. Poor for small ones: the steps grow with n.
+Best for large messages, above all when neighbours in ``order`` are near each other: each link carries the
+least that any algorithm can send. Poor for small ones: the steps grow with n.
 
-Broadcast and reduce are chains: the ring is cut behind the root. Lanes of both directions then reach a rank at
-different times; its program serves the lane that reaches it first to the end, which keeps the chain of messages
-at n-1, and asks a channel to hold one lane's pieces.
+Broadcast and reduce are chains: the ring is cut behind the root. Lanes of both directions then reach a rank
+at different times; its program serves the lane that reaches it first to the end, which keeps the chain of
+messages at n-1, and asks a channel to hold one lane's pieces.
 
 References
 ----------

@@ -1,15 +1,15 @@
-"""Rooted trees and what flows along them; the shapes come from the planners.
+r"""Rooted trees and what flows along them; the shapes come from the planners.
 
 ::
 
                  root            broadcast  from the root down, piece by piece
-               /  |   \\          reduce     from the leaves up: own input, then each child's partial result
+               /  |   \          reduce     from the leaves up: own input, then each child's partial result
               a   b    c         allreduce  up, then down
              /|   |              gather     up: a rank sends its whole subtree, in preorder, as one message
             d e   f              scatter    down, the same way
 
-The children of a rank are listed from the one with the least to do to the one with the most: results are taken in
-that order and data is handed out in the opposite one.
+The children of a rank are listed from the one with the least to do to the one with the most: results are
+taken in that order and data is handed out in the opposite one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pycomm.schedule.builder import Ints, Place, ScheduleBuilder, inp, out, scr
+from pycomm.schedule.builder import Place, ScheduleBuilder, inp, out, scr
 
 __all__ = ["Tree", "allreduce", "broadcast", "gather", "reduce", "runs", "scatter"]
 
@@ -39,8 +39,8 @@ class Tree:
     Attributes
     ----------
     parent, depth, height, size, index : array
-        Of each rank: its parent (the root's is -1), edges to the root, edges to its deepest descendant, ranks in its
-        subtree, place in ``preorder``.
+        Of each rank: its parent (the root's is -1), edges to the root, edges to its deepest descendant, ranks
+        in its subtree, place in ``preorder``.
     preorder : array
         All ranks, each followed by its subtree.
     edges : array
@@ -80,7 +80,7 @@ def broadcast(
     after: int = 0,
     src: Place | None = None,
 ) -> None:
-    """Send ``chunks`` from the root to everybody's OUTPUT; the root reads INPUT unless ``src`` says otherwise."""
+    """Send ``chunks`` from the root to everybody's OUTPUT; the root reads INPUT unless ``src`` differs."""
     parent, child, _ = (column[::-1] for column in tree.edges.T)
     top = parent == tree.root
     for chunk in chunks:
@@ -140,8 +140,8 @@ def _subtree(tree: Tree, rank: int) -> Array:
     return ranks
 
 
-def _buffer(builder: ScheduleBuilder, tree: Tree, rank: int) -> Ints:
-    """Scratch for the blocks of ``rank``'s subtree, in preorder."""
+def _buffer(builder: ScheduleBuilder, tree: Tree, rank: int) -> int:
+    """Reserve scratch for the blocks of ``rank``'s subtree, in preorder."""
     return builder.scratch(rank, _subtree(tree, rank))
 
 
@@ -154,7 +154,7 @@ def gather(builder: ScheduleBuilder, tree: Tree) -> None:
         if tree.size[rank] == 1:
             builder.send(rank, parent, inp(0))
             continue
-        first = int(_buffer(builder, tree, rank))
+        first = _buffer(builder, tree, rank)
         builder.copy(rank, inp(0), scr(first))
         for child in tree.children[rank]:
             at = first + int(tree.index[child] - tree.index[rank])
@@ -181,7 +181,7 @@ def scatter(builder: ScheduleBuilder, tree: Tree) -> None:
         if tree.size[rank] == 1:
             builder.recv(rank, parent, out(0))
             continue
-        first = int(_buffer(builder, tree, rank))
+        first = _buffer(builder, tree, rank)
         pieces = runs(_subtree(tree, rank)) if parent == root else [(0, rank, int(tree.size[rank]))]
         for i, _, count in pieces:
             builder.recv(rank, parent, scr(first + i, count))

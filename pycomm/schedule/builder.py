@@ -2,8 +2,8 @@
 
 Every argument that names a rank, a peer or a place may be one integer or an array with one entry per op, so
 that ``builder.send(ranks, (ranks + 1) % n, inp(0))`` is a send of every rank. The ops of one rank come in the
-order of the calls that make them; ``when`` reorders them, stably, where an algorithm is easier to say lane by lane
-than in time.
+order of the calls that make them; ``when`` reorders them, stably, where an algorithm is easier to say lane by
+lane than in time.
 
 Planners always write INPUT and OUTPUT as if they were two buffers; for an in-place request
 :meth:`ScheduleBuilder.finish` renames them and drops the copies that this makes void.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -116,6 +116,10 @@ class ScheduleBuilder:
         self._slots: list[tuple[Array, Array]] = []
         self._next_slot: Array = np.zeros(request.nranks, np.int64)
 
+    @overload
+    def scratch(self, rank: int, chunks: npt.ArrayLike) -> int: ...
+    @overload
+    def scratch(self, rank: Array, chunks: npt.ArrayLike) -> Array: ...
     def scratch(self, rank: Ints, chunks: npt.ArrayLike) -> Ints:
         """Reserve a run of scratch slots.
 
@@ -269,9 +273,7 @@ def _offsets(length: Array) -> Array:
     return offsets
 
 
-def rename_in_place(
-    ops: npt.NDArray[np.int32], offsets: Array, request: Request, pieces: int
-) -> None:
+def rename_in_place(ops: npt.NDArray[np.int32], offsets: Array, request: Request, pieces: int) -> None:
     """Rename, in ``ops`` itself, the buffer that an in-place schedule does not speak of."""
     kind = equal_form(request.kind)
     old, new = Space.INPUT, Space.OUTPUT

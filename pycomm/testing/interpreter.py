@@ -1,8 +1,9 @@
 """A second opinion on schedules: a slow interpreter that tracks every contribution exactly.
 
-It shares nothing with the verifier but the definition of the table. Ranks run one op after the other, sends are posted,
-channels are queues of bounded length. A chunk's value is the global chunk that it stands for and how often each
-rank's contribution is in it, as digits of one long integer. What it refuses, it names in one sentence.
+It shares nothing with the verifier but the definition of the table. Ranks run one op after the other, sends
+are posted, channels are queues of bounded length. A chunk's value is the global chunk that it stands for and
+how often each rank's contribution is in it, as digits of one long integer. What it refuses, it names in one
+sentence.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _WRITES = (OpKind.COPY, OpKind.RECV, OpKind.REDUCE, OpKind.RECV_REDUCE)
 _RECEIVES = (OpKind.RECV, OpKind.RECV_REDUCE)
 
 
-class Refused(Exception):  # noqa: N818  # a verdict, not an error of this program
+class Refused(Exception):
     """The schedule does not do what its collective means."""
 
 
@@ -76,8 +77,8 @@ def interpret(schedule: Schedule) -> PlanCost:
     Raises
     ------
     Refused
-        At the first thing that is wrong: a span out of range, a read of nothing, lent memory overwritten, contributions
-        missing or counted twice, messages nobody takes, programs that do not end.
+        At the first thing that is wrong: a span out of range, a read of nothing, lent memory overwritten,
+        contributions missing or counted twice, messages nobody takes, programs that do not end.
     """
     ranks = [_start(schedule, r) for r in range(schedule.nranks)]
     programs = [schedule.program(r).tolist() for r in range(schedule.nranks)]
@@ -159,7 +160,7 @@ def _run(
         if len(queue) == schedule.capacity if kind == OpKind.SEND else not queue:
             return False
     state.clock[r] += 1
-    source = _read(schedule, state, src_space, src_start, count, where) if src_space >= 0 else []
+    source = _read(state, src_space, src_start, count, where) if src_space >= 0 else []
     if kind == OpKind.SEND:
         message = Message(source, state.clock.copy(), state.time + 1)
         for i in range(src_start, src_start + count):
@@ -180,10 +181,10 @@ def _run(
         source = (
             message.values
             if kind == OpKind.RECV
-            else [_add(a, b, where) for a, b in zip(source, message.values)]
+            else [_add(a, b, where) for a, b in zip(source, message.values, strict=True)]
         )
     elif kind == OpKind.REDUCE:
-        old = _read(schedule, state, dst_space, dst_start, count, where)
+        old = _read(state, dst_space, dst_start, count, where)
         source = [_add(a, b, where) for a, b in zip(old, source, strict=True)]
     state.reduced += count if kind in (OpKind.REDUCE, OpKind.RECV_REDUCE) else 0
     if count:
@@ -197,9 +198,7 @@ def _add(a: Value | None, b: Value | None, where: str) -> Value:
     return Value(a.chunk, a.ranks + b.ranks)
 
 
-def _read(
-    schedule: Schedule, state: Rank, space: int, start: int, count: int, where: str
-) -> list[Value | None]:
+def _read(state: Rank, space: int, start: int, count: int, where: str) -> list[Value | None]:
     memory = state.memory[space]
     if start < 0 or count < 1 or start + count > len(memory):
         raise Refused(f"{where}: reads chunks {start}..{start + count} of {len(memory)}")

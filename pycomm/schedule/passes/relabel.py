@@ -20,22 +20,24 @@ def relabel(schedule: Schedule, numbers: Sequence[int]) -> Schedule:
     Parameters
     ----------
     schedule
-        Of a collective whose data does not depend on who has which number: allreduce, broadcast, reduce, barrier. The
-        root moves along.
+        Of a collective whose data does not depend on who has which number: allreduce, broadcast, reduce,
+        barrier. The root moves along.
     numbers
         The new number of each rank, a permutation.
 
     Raises
     ------
     UsageError
-        ``numbers`` is no permutation, or the collective has a block per rank, which would have to move as well.
+        ``numbers`` is no permutation, or the collective has a block per rank, which would have to
+        move as well.
     """
     n = schedule.nranks
     if sorted(numbers) != list(range(n)):
         raise UsageError(f"cannot relabel: need a permutation of 0..{n - 1}, got {tuple(numbers)}")
     if block_count(schedule.kind, 2) != 1:
         raise UsageError(
-            f"cannot relabel {schedule.kind.label}: its blocks belong to ranks; plan it with another order instead"
+            f"cannot relabel {schedule.kind.label}: its blocks belong to ranks; "
+            "plan it with another order instead"
         )
     new = np.array(numbers, np.int64)
     old = np.argsort(new)

@@ -1,12 +1,11 @@
 """Let nobody leave a collective before all have come to its end.
 
-In a broadcast the root is done when it has sent; if a rank disagrees about the call, the root would never learn it. Here
-every rank ends with ceil(log2 n) rounds of signals, in round k to the rank 2^k after it: whoever has got its last
-signal has heard, directly or through others, from everybody.
+In a broadcast the root is done when it has sent; if a rank disagrees about the call, the root would never
+learn it. Here every rank ends with ceil(log2 n) rounds of signals, in round k to the rank 2^k after it:
+whoever has got its last signal has heard, directly or through others, from everybody.
 
-References
-----------
-D. Hensgen, R. Finkel, U. Manber, "Two algorithms for barrier synchronization", Int. J. Parallel Programming 17(1), 1988.
+References ---------- D. Hensgen, R. Finkel, U. Manber, "Two algorithms for barrier synchronization", Int. J.
+Parallel Programming 17(1), 1988.
 """
 
 from __future__ import annotations
