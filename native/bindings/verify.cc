@@ -64,7 +64,7 @@ py::array_t<T> to_array(std::vector<T>&& values) {
 
 py::tuple py_match(const py::buffer& ops, const py::buffer& offsets) {
   const Table table(ops, offsets);
-  verify::Matching matching;
+  verify::Pairs matching;
   {
     const py::gil_scoped_release release;
     matching = verify::match(table.programs);
@@ -91,9 +91,12 @@ const char* name_of(verify::Problem problem) {
   return "";
 }
 
-py::tuple py_run(const py::buffer& ops, const py::buffer& offsets, const py::buffer& bases, const py::buffer& initial,
-                 const py::buffer& wanted, const py::buffer& source, int capacity, bool idempotent) {
+py::tuple py_run(const py::buffer& ops, const py::buffer& offsets, const py::buffer& lane, const py::buffer& partner,
+                 const py::buffer& bases, const py::buffer& initial, const py::buffer& wanted, const py::buffer& source,
+                 int capacity, bool idempotent) {
   const Table table(ops, offsets);
+  const View<std::int32_t> lane_view(lane, "lane");
+  const View<std::int32_t> partner_view(partner, "partner");
   const View<std::int64_t> base_view(bases, "bases");
   const View<std::int32_t> initial_view(initial, "initial");
   const View<std::int32_t> wanted_view(wanted, "wanted");
@@ -103,7 +106,7 @@ py::tuple py_run(const py::buffer& ops, const py::buffer& offsets, const py::buf
   std::int64_t enough = 0;
   {
     const py::gil_scoped_release release;
-    const verify::Matching matching = verify::match(table.programs);
+    const verify::Matching matching = verify::checked_matching(table.programs, lane_view.span(), partner_view.span());
     outcome = verify::run(table.programs, matching, memory, capacity, idempotent);
     const auto stuck = [](const verify::Finding& f) { return f.problem == verify::Problem::deadlock; };
     if (std::any_of(outcome.findings.begin(), outcome.findings.end(), stuck))
@@ -124,8 +127,9 @@ py::tuple py_run(const py::buffer& ops, const py::buffer& offsets, const py::buf
 void bind_verify(py::module_& module) {
   module.def("verify_match", &py_match, py::arg("ops"), py::arg("offsets"),
              "Pair sends with receives: (lane of each op, partner of each op, uneven lanes).");
-  module.def("verify_run", &py_run, py::arg("ops"), py::arg("offsets"), py::arg("bases"), py::arg("initial"),
-             py::arg("wanted"), py::arg("source"), py::arg("capacity"), py::arg("idempotent"),
+  module.def("verify_run", &py_run, py::arg("ops"), py::arg("offsets"), py::arg("lane"), py::arg("partner"),
+             py::arg("bases"), py::arg("initial"), py::arg("wanted"), py::arg("source"), py::arg("capacity"),
+             py::arg("idempotent"),
              "Run a schedule on symbols: (findings, steps, traffic of each rank, capacity that would be enough).");
 }
 

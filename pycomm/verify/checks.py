@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pycomm.errors import Diagnostic, ScheduleError
 from pycomm.schedule import Schedule
 from pycomm.verify.layout import Layout, layout
@@ -9,14 +11,21 @@ from pycomm.verify.meaning import meaning
 from pycomm.verify.progress import progress
 from pycomm.verify.resources import Limits, addressable, resources
 from pycomm.verify.routes import Reachability, routes
-from pycomm.verify.run import run
+from pycomm.verify.run import Pairs, run
 from pycomm.verify.structure import header, messages, rows, scratch, shapes
 
-__all__ = ["check", "structural", "verify"]
+__all__ = ["Sound", "check", "structural", "verify"]
 
 
-def structural(schedule: Schedule) -> tuple[list[Diagnostic], Layout | None]:
-    """Run the checks that all others rely on; no layout when there are findings."""
+class Sound(NamedTuple):
+    """What the structural checks leave for the others."""
+
+    layout: Layout
+    pairs: Pairs
+
+
+def structural(schedule: Schedule) -> tuple[list[Diagnostic], Sound | None]:
+    """Run the checks that all others rely on; these can go on only when nothing is found."""
     found = list(header(schedule)) or list(addressable(schedule)) or list(scratch(schedule))
     if found:
         return found, None
@@ -24,9 +33,9 @@ def structural(schedule: Schedule) -> tuple[list[Diagnostic], Layout | None]:
     found = list(rows(schedule, places))
     if found:
         return found, None
-    found, partner = messages(schedule)
-    found = found or list(shapes(schedule, places, partner))
-    return found, None if found else places
+    found, pairs = messages(schedule)
+    found = found or list(shapes(schedule, places, pairs))
+    return found, None if found else Sound(places, pairs)
 
 
 def verify(
@@ -34,9 +43,9 @@ def verify(
 ) -> list[Diagnostic]:
     """Check everything that can be checked without running the schedule on data.
 
-    Structure (V1) comes first; when it fails, nothing else is looked at. Then routes (V2, with a topology only),
-    meaning (V3), progress (V4) and resources (V5). Never raises on a bad schedule. Takes seconds for millions of
-    ops.
+    Structure (V1) comes first; when it fails, nothing else is looked at. Then routes (V2, with a topology
+    only), meaning (V3), progress (V4) and resources (V5). Never raises on a bad schedule. Takes seconds for
+    millions of ops.
 
     Parameters
     ----------
@@ -63,12 +72,13 @@ def verify(
     ...     print(diagnostic)
     V303 rank 1: OUTPUT[0] must hold chunk 0 of rank 0 once, but is never written
     """
-    found, places = structural(schedule)
-    if places is None:
+    found, sound = structural(schedule)
+    if sound is None:
         return sorted(found)
+    places = sound.layout
     if topology is not None:
         found.extend(routes(schedule, topology))
-    evidence = run(schedule, places)
+    evidence = run(schedule, places, sound.pairs)
     found.extend(meaning(schedule, places, evidence))
     found.extend(progress(schedule, evidence))
     found.extend(resources(schedule, places, limits or Limits()))

@@ -1,4 +1,4 @@
-"""Where everything lies and what must lie there: the memory of all ranks as one run of chunk-sized *places*."""
+"""Where everything lies and what must lie there: all ranks' memory as one run of chunk-sized *places*."""
 
 from __future__ import annotations
 

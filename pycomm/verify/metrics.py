@@ -51,10 +51,10 @@ def metrics(schedule: Schedule) -> Metrics:
     ScheduleError
         The table is malformed (V1); counts of a schedule that is merely wrong are still given.
     """
-    found, layout = structural(schedule)
-    if layout is None:
+    found, sound = structural(schedule)
+    if sound is None:
         raise ScheduleError(f"schedule {schedule.name!r} is malformed and cannot be measured", found)
-    return of_evidence(run(schedule, layout))
+    return of_evidence(run(schedule, sound.layout, sound.pairs))
 
 
 def of_evidence(evidence: Evidence) -> Metrics:

@@ -12,7 +12,14 @@ from pycomm.schedule import Schedule
 from pycomm.types import CollectiveKind
 from pycomm.verify.layout import Layout
 
-__all__ = ["Evidence", "Finding", "run"]
+__all__ = ["Evidence", "Finding", "Pairs", "run"]
+
+
+class Pairs(NamedTuple):
+    """Which messages belong together: per op its lane and its counterpart's row, -1 for local ops."""
+
+    lane: npt.NDArray[np.int32]
+    partner: npt.NDArray[np.int32]
 
 
 class Finding(NamedTuple):
@@ -46,11 +53,13 @@ class Evidence(NamedTuple):
     enough: int
 
 
-def run(schedule: Schedule, layout: Layout) -> Evidence:
+def run(schedule: Schedule, layout: Layout, pairs: Pairs) -> Evidence:
     """Run a schedule that has passed the structural checks. Releases the GIL."""
     findings, steps, traffic, enough = native.verify_run(
         schedule.ops,
         schedule.offsets,
+        pairs.lane,
+        pairs.partner,
         layout.bases,
         layout.initial,
         layout.wanted,

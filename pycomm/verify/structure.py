@@ -26,6 +26,7 @@ from pycomm.verify.findings import (
     rows_at_fault,
 )
 from pycomm.verify.layout import Layout, buffer_space, chunk_count
+from pycomm.verify.run import Pairs
 
 __all__ = ["header", "messages", "rows", "scratch", "shapes"]
 
@@ -160,17 +161,17 @@ def _spans(
 
 def messages(
     schedule: Schedule,
-) -> tuple[list[Diagnostic], npt.NDArray[np.int32]]:
+) -> tuple[list[Diagnostic], Pairs]:
     """Pair the k-th send of each lane with its k-th receive.
 
     Returns
     -------
     list of Diagnostic
         Lanes with a message too many or too few, pairs that differ in length.
-    array of int32
-        Row of each message's counterpart, -1 for local ops.
+    Pairs
+        Lane and counterpart of each op.
     """
-    _, partner, uneven = native.verify_match(schedule.ops, schedule.offsets)
+    lane, partner, uneven = native.verify_match(schedule.ops, schedule.offsets)
     found = [
         Diagnostic(
             "V111",
@@ -189,10 +190,10 @@ def messages(
         return f"the message, op {op} of rank {rank}, has {count[partner[i]]} chunks instead of {count[i]}"
 
     found.extend(rows_at_fault(schedule, "V112", differs, explain))
-    return found, partner
+    return found, Pairs(lane, partner)
 
 
-def shapes(schedule: Schedule, layout: Layout, partner: npt.NDArray[np.int32]) -> Iterator[Diagnostic]:
+def shapes(schedule: Schedule, layout: Layout, pairs: Pairs) -> Iterator[Diagnostic]:
     """Check that data goes only where chunks have its size, chunk by chunk."""
     ops = schedule.ops
     kind = ops[:, KIND]
@@ -202,7 +203,7 @@ def shapes(schedule: Schedule, layout: Layout, partner: npt.NDArray[np.int32]) -
     receives = ((kind == OpKind.RECV) | (kind == OpKind.RECV_REDUCE)) & (ops[:, COUNT] > 0)
     for what, chosen, source in (
         ("source", (kind != OpKind.SEND) & (kind != OpKind.RECV), src),
-        ("message", receives, src[partner]),
+        ("message", receives, src[pairs.partner]),
     ):
         wrong = np.zeros(len(ops), np.bool_)
         picked = np.flatnonzero(chosen)

@@ -13,35 +13,49 @@ struct Lane {
   std::int64_t sent = 0, received = 0;
 };
 
-// Numbers the lanes in the order in which they are first met. Programs use few peers at a time, so the table is asked
-// for runs of rows on the same lane only once.
+// Numbers the lanes in the order in which they are first met: through a table of all possible lanes where that is
+// small, else through a hash table.
 class Lanes {
  public:
+  Lanes(const Programs& programs, std::uint64_t channels)
+      : nranks_(static_cast<std::uint64_t>(programs.nranks())), channels_(channels) {
+    constexpr std::uint64_t kLargestTable = std::uint64_t{1} << 23;
+    if (channels_ <= kLargestTable && nranks_ * nranks_ * channels_ <= kLargestTable)
+      table_.assign(nranks_ * nranks_ * channels_, -1);
+  }
+
   std::int32_t number(int src, int dst, int channel) {
-    const std::uint64_t pair = static_cast<std::uint64_t>(src) * 0x1'0000'0001 + static_cast<std::uint64_t>(dst);
-    const Key key{src, dst, channel, pair};
-    const auto [found, fresh] = numbers_.try_emplace(key, static_cast<std::int32_t>(lanes_.size()));
-    if (fresh) lanes_.push_back({src, dst, channel});
-    return found->second;
+    const std::uint64_t key =
+        (static_cast<std::uint64_t>(src) * nranks_ + static_cast<std::uint64_t>(dst)) * channels_ +
+        static_cast<std::uint64_t>(channel);
+    const auto fresh = static_cast<std::int32_t>(lanes_.size());
+    std::int32_t& number = table_.empty() ? numbers_.try_emplace(key, -1).first->second : table_[key];
+    if (number < 0) {
+      number = fresh;
+      lanes_.push_back({src, dst, channel});
+    }
+    return number;
   }
   std::vector<Lane>& all() noexcept { return lanes_; }
 
  private:
-  struct Key {
-    int src, dst, channel;
-    std::uint64_t pair;
-    bool operator==(const Key& o) const noexcept { return src == o.src && dst == o.dst && channel == o.channel; }
-  };
-  struct Hash {
-    std::size_t operator()(const Key& key) const noexcept {
-      std::uint64_t x = key.pair * 0x9e3779b97f4a7c15 + static_cast<std::uint64_t>(key.channel) * 0xc2b2ae3d27d4eb4f;
-      x ^= x >> 29;
-      return static_cast<std::size_t>(x * 0xbf58476d1ce4e5b9);
-    }
-  };
-  std::unordered_map<Key, std::int32_t, Hash> numbers_;
+  std::uint64_t nranks_, channels_;
+  std::vector<std::int32_t> table_;
+  std::unordered_map<std::uint64_t, std::int32_t> numbers_;
   std::vector<Lane> lanes_;
 };
+
+// Channels in use, and a guard: nothing below looks outside its tables.
+std::uint64_t count_channels(const Programs& programs) {
+  std::int32_t most = 0;
+  for (const Row& row : programs.rows) {
+    if (!row.sends() && !row.receives()) continue;
+    if (row.peer < 0 || row.peer >= programs.nranks()) throw std::invalid_argument("a peer is out of range");
+    if (row.channel < 0) throw std::invalid_argument("a channel is out of range");
+    most = std::max(most, row.channel);
+  }
+  return static_cast<std::uint64_t>(most) + 1;
+}
 
 }  // namespace
 
@@ -50,16 +64,15 @@ int Programs::rank_of(std::int64_t row) const noexcept {
   return static_cast<int>(after - offsets.begin()) - 1;
 }
 
-Matching match(const Programs& programs) {
-  Matching result;
+Pairs match(const Programs& programs) {
+  Pairs result;
   result.lane.assign(programs.rows.size(), -1);
   result.partner.assign(programs.rows.size(), -1);
-  Lanes lanes;
+  Lanes lanes(programs, count_channels(programs));
   for (int rank = 0; rank < programs.nranks(); ++rank) {
     for (std::int64_t i = programs.first(rank); i < programs.last(rank); ++i) {
       const Row& row = programs.row(i);
       if (!row.sends() && !row.receives()) continue;
-      if (row.peer < 0 || row.peer >= programs.nranks()) throw std::invalid_argument("a peer is out of range");
       const int src = row.sends() ? rank : row.peer;
       const int dst = row.sends() ? row.peer : rank;
       const std::int32_t lane = lanes.number(src, dst, row.channel);
@@ -89,8 +102,29 @@ Matching match(const Programs& programs) {
   for (const Lane& lane : all)
     if (lane.sent != lane.received)
       result.uneven.push_back({lane.src, lane.dst, lane.channel, lane.sent, lane.received});
-  result.nlanes = static_cast<std::int32_t>(all.size());
   return result;
+}
+
+Matching checked_matching(const Programs& programs, std::span<const std::int32_t> lane,
+                          std::span<const std::int32_t> partner) {
+  const std::size_t n = programs.rows.size();
+  if (lane.size() != n || partner.size() != n)
+    throw std::invalid_argument("lane and partner must have one entry per op");
+  std::int32_t most = -1;
+  for (std::size_t i = 0; i < n; ++i) {
+    const bool message = programs.rows[i].sends() || programs.rows[i].receives();
+    if (!message) {
+      if (lane[i] != -1) throw std::invalid_argument("a local op has a lane");
+      continue;
+    }
+    if (lane[i] < 0 || static_cast<std::size_t>(lane[i]) >= n) throw std::invalid_argument("a message has no lane");
+    if (partner[i] < 0 || static_cast<std::size_t>(partner[i]) >= n ||
+        programs.rows[static_cast<std::size_t>(partner[i])].sends() == programs.rows[i].sends() ||
+        lane[static_cast<std::size_t>(partner[i])] != lane[i])
+      throw std::invalid_argument("a message has no counterpart");
+    most = std::max(most, lane[i]);
+  }
+  return {lane, partner, most + 1};
 }
 
 }  // namespace pycomm::verify

@@ -48,14 +48,24 @@ struct Uneven {
 
 // Which row each message comes from or goes to. `lane` numbers the (source, destination, channel) in use; both are -1
 // for local ops, `partner` also for messages without a counterpart.
-struct Matching {
+struct Pairs {
   std::vector<std::int32_t> lane;
   std::vector<std::int32_t> partner;
   std::vector<Uneven> uneven;
+};
+
+Pairs match(const Programs& programs);
+
+// The same, lent. Messages all have a counterpart.
+struct Matching {
+  std::span<const std::int32_t> lane;
+  std::span<const std::int32_t> partner;
   std::int32_t nlanes = 0;
 };
 
-Matching match(const Programs& programs);
+// Checks that the arrays can have come from `match` on these programs.
+Matching checked_matching(const Programs& programs, std::span<const std::int32_t> lane,
+                          std::span<const std::int32_t> partner);
 
 // The memory of all ranks as one run of places, each one chunk long. Place bases[3 * r + s] is index 0 of rank r's
 // space s. `initial` is the global chunk that lies there at first (-1: nothing). At the end `wanted` must lie there
