@@ -124,10 +124,17 @@ Waited wait_until(Ready&& ready, Doorbell& bell, const Failure& failure, Deadlin
     if (failure.failed()) return Waited::failed;
     cpu_relax();
   }
+  // A yield that took long ran somebody who has better things to do than what this thread waits for, and the scheduler
+  // counts it as a turn taken; who sleeps instead is favoured on waking.
+  constexpr std::int64_t kLongYieldNs = 100'000;
+  std::int64_t before = patience.yields > 0 ? now_ns() : 0;
   for (int i = 0; i < patience.yields; ++i) {
     if (ready()) return Waited::ready;
     if (failure.failed()) return Waited::failed;
     sched_yield();
+    const std::int64_t after = now_ns();
+    if (after - before > kLongYieldNs) break;
+    before = after;
   }
   for (;;) {
     const std::uint32_t seen = bell.word.load(std::memory_order_acquire);
