@@ -14,6 +14,8 @@ from typing import Final
 import click
 
 from pycomm import errors
+from pycomm.config import setting
+from pycomm.events import configure_logging
 
 __all__ = ["exit_code", "group", "main"]
 
@@ -61,8 +63,12 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pycomm-collectives", prog_name="pycomm")
-def group() -> None:
+@click.pass_context
+def group(ctx: click.Context) -> None:
     """Hardware-agnostic collective communication."""
+    # The doctor reports a wrong PYCOMM_LOG among the other findings, so it must not stumble over it here.
+    if ctx.invoked_subcommand != "doctor":
+        configure_logging(setting("log"))
 
 
 def exit_code(error: BaseException) -> int:

@@ -214,3 +214,13 @@ def test_the_command_is_installed(pycomm):
     code, out, _ = pycomm("--version")
     assert code == 0
     assert out.startswith("pycomm, version ")
+
+
+def test_a_wrong_log_setting_is_named_and_the_doctor_still_works(pycomm, monkeypatch):
+    monkeypatch.setenv("PYCOMM_LOG", "loud")
+    code, _, err = pycomm("schedule", "show", TRIANGLE)
+    assert code == 2
+    assert "PYCOMM_LOG: 'loud' will not do" in err
+    code, out, _ = pycomm("doctor")
+    assert code == 1
+    assert "problem: PYCOMM_LOG: 'loud' will not do" in out
