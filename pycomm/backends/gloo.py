@@ -133,7 +133,7 @@ class GlooBackend:
 
 
 def _device(torch: Any, config: GroupConfig) -> Any:
-    interface = config.options.get("PYCOMM_INTERFACE") or setting("interface")
+    interface = config.options.get("interface") or setting("interface")
     make = torch.distributed.ProcessGroupGloo
     return make.create_device(interface=interface) if interface else make.create_default_device()
 

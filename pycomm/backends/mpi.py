@@ -14,14 +14,15 @@ MPI knows neither deadlines nor who is missing, and most launchers end the whole
 where the library reports a dead process (ULFM) it becomes ``PeerLost``. Ranks that disagree on a call are
 noticed only when the library complains.
 
-Threads: initialised with ``MPI_THREAD_MULTIPLE``; where the library grants less, one lock guards every MPI
-call (each of them short, because none blocks).
+Threads: initialised with ``MPI_THREAD_MULTIPLE``, or what ``MPI4PY_RC_THREAD_LEVEL`` asks for; where the
+library grants less, one lock guards every MPI call (each of them short, because none blocks).
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import os
@@ -102,9 +103,16 @@ def _initialised() -> Any:
     except (ImportError, RuntimeError) as error:
         raise BackendUnavailable(f"mpi4py found no usable MPI library: {error}") from error
     if not mpi.Is_initialized():
-        mpi.Init_thread(mpi.THREAD_MULTIPLE)
+        mpi.Init_thread(getattr(mpi, f"THREAD_{_thread_level().upper()}", mpi.THREAD_MULTIPLE))
         atexit.register(_finalize, mpi)
     return mpi
+
+
+def _thread_level() -> str:
+    """Return the level that mpi4py's own setting asks for (MPI4PY_RC_THREAD_LEVEL), by default "multiple"."""
+    import mpi4py
+
+    return str(mpi4py.rc.thread_level)
 
 
 def _finalize(mpi: Any) -> None:
@@ -395,12 +403,7 @@ class MpiComm:
 
             return several
         name, given = steps[0]
-        method = getattr(self._data, name)
-
-        def one() -> None:
-            method(*given)
-
-        return one
+        return functools.partial(getattr(self._data, name), *given)
 
     def abort(self, reason: str) -> None:
         """End every wait of the group on every rank."""
@@ -413,6 +416,8 @@ class MpiComm:
             if self._closed:
                 return
             self._closed = True
+        if self.mpi.Is_finalized():
+            return
         deadline = time.monotonic() + self._timeout_s
         pause = _Pause(self.size)
         while self._failure is None and any(not work.done() for work in tuple(self._flying)):
