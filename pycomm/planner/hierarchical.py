@@ -8,18 +8,15 @@
       shard 1    1 . . . . . . . . . . 4 . . . . . . . . . 6          the second of each host
 
 - allreduce. Inside: each owner combines its shard of its host's arrays. Between: the owners of a shard run a
-ring
-  allreduce over hosts. Inside: owners hand their shards out.
+  ring allreduce over hosts. Inside: owners hand their shards out.
 - allgather. Inside: everybody sends its block to its host. Between: the owners of a shard pass the hosts'
-blocks
-  round and hand on what comes. reduce_scatter: the same backwards, adding.
+  blocks round and hand on what comes. reduce_scatter: the same backwards, adding.
 - alltoall. Inside: blocks for far ranks go to the local rank that has their target's number. Between: it
-sends
-  what its whole host has for each far rank with its number.
+  sends what its whole host has for each far rank with its number.
 - broadcast, reduce, gather, scatter, barrier. One tree: binomial over hosts, then binomial inside each host.
 
-Hosts may hold any number of ranks, unequal too, in any order. With g hosts of s_h ranks, S = max s_h, L = min
-s_h:
+Hosts may hold any number of ranks, unequal too, in any order. With g hosts of s_h ranks, S the most
+and L the least of these:
 
 ==================  ==================================  ================================================
 collective          steps (hosts of two or more ranks)  chunks sent by the busiest rank

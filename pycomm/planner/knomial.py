@@ -98,7 +98,7 @@ def _allreduce(request: PlanRequest, k: int, name: str) -> Schedule:
     pieces = _pieces(request)
     builder = ScheduleBuilder(request, name, pieces=pieces)
     trees.allreduce(builder, knomial_tree(request.nranks, 0, k), range(pieces))
-    return builder.finish()
+    return builder.finish(pieces)  # leaves send all pieces before they take any
 
 
 def _gather(request: PlanRequest, k: int, name: str) -> Schedule:
