@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, overload
+from typing import Any, Final, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ ANY: Final = -1
 
 _MAX_TAG: Final = 2**31 - 1
 _Kind = CollectiveKind
-Elements = DType | str | npt.DTypeLike | None
+Elements: TypeAlias = DType | str | npt.DTypeLike | None
 
 
 class Communicator(ObjectCalls):
@@ -701,6 +701,7 @@ class Communicator(ObjectCalls):
         """
         if color is not None and color < 0:
             raise UsageError(f"color={color} is negative; use None to belong to no new group")
+        self._refuse_batch("split")
         mine = np.array([-1 if color is None else color, key], np.int64)
         table = np.empty((self.size, 2), np.int64)
         self.allgather(mine, table, timeout_s=check_timeout(timeout_s))
@@ -741,7 +742,7 @@ class Communicator(ObjectCalls):
         dtype, op
             Element type and, where the collective reduces, the op.
         """
-        wanted = _Kind[kind.upper()] if isinstance(kind, str) else kind
+        wanted = CollectiveKind[kind.upper()] if isinstance(kind, str) else kind
         element, reduce_op = as_dtype(dtype), as_op(op)
         if wanted.reduces and not element.supports(reduce_op):
             return False
@@ -844,6 +845,11 @@ class Communicator(ObjectCalls):
                 self._sweep_at = 2 * len(self._in_flight) + 16
             self._in_flight.append(work)
 
+    def _refuse_batch(self, what: str) -> None:
+        """Refuse what must exchange something before it can go on."""
+        if self._open_batch() is not None:
+            raise UsageError(f"{what} cannot be part of a batch, since it blocks; call it outside the batch")
+
     def _open_batch(self) -> Batch | None:
         return self._batches.get(threading.get_ident()) if self._batches else None
 
@@ -865,6 +871,7 @@ class Communicator(ObjectCalls):
 
     def _exchange_counts(self, send_counts: Any, recv_counts: Any, timeout_s: float | None) -> Any:
         """Collect the table of an alltoallv; every rank sees the same one, so all raise or none does."""
+        self._refuse_batch("alltoallv without the whole table of counts")
         n = self.size
         mine = np.stack(
             [ragged_counts(send_counts, n, "send_counts"), ragged_counts(recv_counts, n, "recv_counts")]

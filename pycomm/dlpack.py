@@ -141,7 +141,8 @@ def _view(tensor: _Tensor, dtype: DType, is_read_only: bool) -> npt.NDArray[Any]
         strides = tuple(step * storage.itemsize for step in steps)
     first = int(tensor.data) + int(tensor.byte_offset)
     memory = (ctypes.c_uint8 * (extent * storage.itemsize)).from_address(first + low * storage.itemsize)
-    array: npt.NDArray[Any] = np.ndarray(shape, storage, memory, -low * storage.itemsize, strides)
+    base = np.frombuffer(memoryview(memory), np.uint8)
+    array: npt.NDArray[Any] = np.ndarray(shape, storage, base, -low * storage.itemsize, strides)
     if is_read_only:
         array.flags.writeable = False
     return array

@@ -27,6 +27,11 @@ class ObjectCalls:
     size: int
     _object_locks: dict[int, threading.Lock]
 
+    def _outside_batch(self) -> Communicator:
+        comm = cast("Communicator", self)
+        comm._refuse_batch("a call with objects")
+        return comm
+
     def send_object(
         self, obj: Any, dest: int, tag: int = 0, *, timeout_s: float | None = None, codec: Codec = "safe"
     ) -> None:
@@ -41,7 +46,7 @@ class ObjectCalls:
         codec
             How to encode; the receiver must use the same.
         """
-        comm, data = cast("Communicator", self), _encoded(obj, codec)
+        comm, data = self._outside_batch(), _encoded(obj, codec)
         with _lock_of(self, ~tag), comm.batch() as batch:
             comm.send(np.array([data.size], np.int64), dest, tag, timeout_s=timeout_s)
             comm.send(data, dest, tag, timeout_s=timeout_s)
@@ -59,7 +64,7 @@ class ObjectCalls:
         codec
             How it was encoded.
         """
-        comm = cast("Communicator", self)
+        comm = self._outside_batch()
         length = np.empty(1, np.int64)
         with _lock_of(self, tag):  # or two threads could take each other's second message
             sender = comm.recv(length, source, tag, timeout_s=timeout_s)
@@ -79,7 +84,7 @@ class ObjectCalls:
         root
             Whose object.
         """
-        comm = cast("Communicator", self)
+        comm = self._outside_batch()
         data = _encoded(obj, codec) if self.rank == root else _space(0)
         length = np.array([data.size], np.int64)
         comm.broadcast(length, root, timeout_s=timeout_s)
@@ -92,7 +97,7 @@ class ObjectCalls:
         self, obj: Any, *, timeout_s: float | None = None, codec: Codec = "safe"
     ) -> list[Any]:
         """Return everybody's object, in rank order, on every rank."""
-        comm, data = cast("Communicator", self), _encoded(obj, codec)
+        comm, data = self._outside_batch(), _encoded(obj, codec)
         counts = np.empty(self.size, np.int64)
         comm.allgather(np.array([data.size], np.int64), counts, timeout_s=timeout_s)
         whole = _space(int(counts.sum()))
@@ -103,7 +108,7 @@ class ObjectCalls:
         self, obj: Any, root: int = 0, *, timeout_s: float | None = None, codec: Codec = "safe"
     ) -> list[Any] | None:
         """Return everybody's object, in rank order, at the root; ``None`` elsewhere."""
-        comm, data = cast("Communicator", self), _encoded(obj, codec)
+        comm, data = self._outside_batch(), _encoded(obj, codec)
         counts = np.empty(self.size, np.int64)
         comm.allgather(np.array([data.size], np.int64), counts, timeout_s=timeout_s)
         whole = _space(int(counts.sum())) if self.rank == root else None
@@ -127,7 +132,7 @@ class ObjectCalls:
         root
             Whose objects.
         """
-        comm = cast("Communicator", self)
+        comm = self._outside_batch()
         counts = np.zeros(self.size, np.int64)
         whole: Bytes | None = None
         if self.rank == root:

@@ -131,7 +131,7 @@ def _unpack(code: int, data: memoryview) -> Any:
     if code in (_ARRAY, _SCALAR):
         array = _unpack_array(data)
         return array if code == _ARRAY else array[()]
-    make = {
+    make: Callable[[Any], Any] | None = {
         _TUPLE: tuple,
         _SET: set,
         _FROZENSET: frozenset,

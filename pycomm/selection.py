@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pycomm.backends.base import Call, Capabilities
 from pycomm.calls import out_of_place
@@ -14,7 +14,7 @@ from pycomm.planner.base import PlanRequest
 from pycomm.schedule import Schedule
 from pycomm.types import CollectiveKind, DType, ReduceOp
 
-__all__ = ["OWN", "Selector", "forced_algorithms"]
+__all__ = ["OWN", "Forced", "Selector", "forced_algorithms"]
 
 OWN = "own"
 """Name of the algorithm that is the backend's own collective."""
@@ -28,16 +28,26 @@ _SYMMETRIC = (
 _HALF = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT8_E4M3FN, DType.FLOAT8_E5M2)
 
 
-def forced_algorithms(text: str) -> dict[CollectiveKind, str]:
-    """Read ``PYCOMM_ALGO``: ``"ring"`` for every collective, or ``"allreduce:ring,broadcast:binomial"``."""
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """An algorithm that the environment asks for; ``everywhere`` means: for whatever collective it serves."""
+
+    algorithm: str
+    everywhere: bool = False
+
+
+def forced_algorithms(text: str) -> dict[CollectiveKind, Forced]:
+    """Read ``PYCOMM_ALGO``: ``"ring"`` wherever it serves, ``"allreduce:ring,reduce:binomial"`` for some."""
     labels = {kind.label: kind for kind in CollectiveKind}
-    forced: dict[CollectiveKind, str] = {}
+    forced: dict[CollectiveKind, Forced] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         label, colon, algorithm = part.rpartition(":")
         if colon and label not in labels:
             raise UsageError(f"PYCOMM_ALGO: {label!r} is not a collective; choose one of {', '.join(labels)}")
-        kinds = [labels[label]] if colon else list(CollectiveKind)
-        forced.update(dict.fromkeys(kinds, algorithm))
+        if colon:
+            forced[labels[label]] = Forced(algorithm)
+        else:
+            forced = {kind: forced.get(kind, Forced(algorithm, True)) for kind in CollectiveKind}
     return forced
 
 
@@ -64,7 +74,7 @@ class Selector:
         backend: str,
         nranks: int,
         rank: int,
-        forced: dict[CollectiveKind, str],
+        forced: dict[CollectiveKind, Forced],
         hosts: Callable[[], tuple[int, ...]],
         agree: Callable[[Schedule], None],
     ) -> None:
@@ -72,6 +82,7 @@ class Selector:
         self._nranks, self._rank = nranks, rank
         self._forced, self._hosts, self._agree = forced, hosts, agree
         self._known: set[bytes] = set()
+        self._chosen: dict[tuple[CollectiveKind, int, bool, int, str | None], Schedule] = {}
 
     def has_own(self, kind: CollectiveKind, dtype: DType, op: ReduceOp) -> bool:
         """Whether the backend performs the collective itself."""
@@ -106,10 +117,24 @@ class Selector:
         return None
 
     def _algorithm(self, kind: CollectiveKind, algorithm: str | None) -> str | None:
-        return algorithm or self._forced.get(kind) or None
+        """Name of the algorithm to use: what the call says, then what the environment says."""
+        if algorithm is not None:
+            return algorithm
+        forced = self._forced.get(kind)
+        if forced is None or (forced.everywhere and not self._serves(forced.algorithm, kind)):
+            return None
+        return forced.algorithm
+
+    def _serves(self, name: str, kind: CollectiveKind) -> bool:
+        if name == OWN:
+            return True
+        from pycomm.planner import registry  # deferred: most programs never plan
+
+        request = PlanRequest(kind, self._nranks, 0 if kind.is_rooted else -1, hosts=self._hosts())
+        return registry.planner(name).rejects(request) is None
 
     def choose(self, call: Call, algorithm: str | None = None) -> Call:
-        """Settle how the call is performed; returns it with its schedule, or as it is for the backend's own collective.
+        """Settle how the call is performed; returns it with its schedule, or as it is when the backend has its own.
 
         Raises
         ------
@@ -141,18 +166,21 @@ class Selector:
         return replace(call, schedule=schedule)
 
     def _plan(self, call: Call, name: str | None, in_place: bool) -> Schedule:
-        request = PlanRequest(call.kind, self._nranks, call.root, in_place, self._hosts())
-        if name is not None:
-            from pycomm.planner import registry  # deferred: most programs never plan
-
-            return registry.plan(name, request)
-        from pycomm import tuner
-
         blocks = block_counts(call.kind, self._nranks, call.count, call.counts)
         nbytes = int(blocks.sum()) * call.dtype.itemsize
         if equal_form(call.kind) is CollectiveKind.ALLTOALL:
             nbytes //= self._nranks
-        return tuner.choose(request, nbytes).schedule
+        key = (call.kind, call.root, in_place, nbytes, name)
+        found = self._chosen.get(key)
+        if found is None:
+            from pycomm import tuner  # deferred: most programs never plan
+
+            request = PlanRequest(call.kind, self._nranks, call.root, in_place, self._hosts())
+            found = tuner.choose(request, nbytes, algorithm=name).schedule
+            if len(self._chosen) >= _MAX_CHOSEN:
+                self._chosen.clear()
+            self._chosen[key] = found
+        return found
 
     def _prove(self, schedule: Schedule) -> None:
         """Verify a schedule, and compare it with the other ranks', before it first runs."""
@@ -170,3 +198,4 @@ class Selector:
 
 
 _PROVED: set[bytes] = set()
+_MAX_CHOSEN = 1024

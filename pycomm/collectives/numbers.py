@@ -133,7 +133,7 @@ def scale(dtype: DType, values: Array, factor: float) -> Array:
         if dtype.is_float:
             wide = widen(dtype, values)
             return narrow(dtype, wide * wide.dtype.type(factor))
-        info = np.iinfo(dtype.storage)
+        info = np.iinfo(dtype.storage.str)
         product = np.trunc(values.astype(np.float64) * factor)
         fits = (product > float(info.min)) & (product < float(info.max))
         inside = np.where(fits, product, 0.0).astype(dtype.storage)
