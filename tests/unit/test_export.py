@@ -11,7 +11,11 @@ import pytest
 from pycomm.errors import ScheduleError, UsageError
 from pycomm.export import EXPORTERS, export, read
 from pycomm.export.timeline import unit_timeline
+from pycomm.planner.base import PlanRequest
+from pycomm.planner.registry import names, plan, planner
 from pycomm.schedule.text import parse_schedule
+from pycomm.types import CollectiveKind
+from pycomm.verify import metrics
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 HEAD = "schedule 1\nname x\ncollective allreduce\nranks 2\npieces 1\n"
@@ -50,6 +54,18 @@ def test_time_passes_with_messages_only(triangle):
         (1, 2, 0, 2),
         (1, 2, 0, 2),
     ]
+
+
+@pytest.mark.parametrize("name", names())
+def test_unit_time_agrees_with_the_verifier(name):
+    checked = 0
+    for kind in CollectiveKind:
+        request = PlanRequest(kind, 5, root=4 if kind.is_rooted else -1)
+        if kind not in (CollectiveKind.SEND, CollectiveKind.RECV) and planner(name).rejects(request) is None:
+            schedule = plan(name, request)
+            assert unit_timeline(schedule).steps == metrics(schedule).steps
+            checked += 1
+    assert checked
 
 
 @pytest.mark.parametrize(
