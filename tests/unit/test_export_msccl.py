@@ -136,7 +136,7 @@ def cases() -> list:
     found = []
     for name in names():
         for kind in KINDS:
-            for nranks in (1, 2, 5, 6):
+            for nranks in (1, 5, 6):
                 for in_place in (False, True):
                     root = nranks - 1 if kind.is_rooted else -1
                     request = PlanRequest(kind, nranks, root=root, in_place=in_place)
