@@ -27,8 +27,8 @@ class Limits:
     ops_per_rank
         Length of one program.
     scratch_arrays
-        Scratch of a rank, in units of the larger of its INPUT and OUTPUT (of the largest rank's where it has
-        neither).
+        Scratch of a rank, in units of the largest INPUT or OUTPUT of any rank: on its way to the root of a gather,
+        a rank far from it holds many blocks though it owns one.
     """
 
     channels: int = 1 << 16
@@ -65,8 +65,8 @@ def resources(schedule: Schedule, layout: Layout, limits: Limits) -> Iterator[Di
         )
     sizes = np.diff(layout.bases).reshape(-1, 3)
     own = sizes[:, :2].max(axis=1)
-    allowed = limits.scratch_arrays * np.where(own > 0, own, own.max())
+    allowed = limits.scratch_arrays * int(own.max())
     for rank in np.flatnonzero(sizes[:, 2] > allowed).tolist():
-        most = f"at most {int(allowed[rank])}, that is {limits.scratch_arrays} arrays"
+        most = f"at most {allowed}, that is {limits.scratch_arrays} arrays"
         text = f"{int(sizes[rank, 2])} scratch slots; {most}"
         yield Diagnostic("V505", rank, -1, text)
