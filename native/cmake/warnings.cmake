@@ -1,6 +1,10 @@
 # One interface target that carries the warnings and sanitizers of every target of the core.
 add_library(pycomm_flags INTERFACE)
 target_compile_options(pycomm_flags INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # GCC 12 warns about its own operator+(const char*, std::string&&): GCC bug 105651.
+  target_compile_options(pycomm_flags INTERFACE -Wno-restrict)
+endif()
 if(PYCOMM_WERROR)
   target_compile_options(pycomm_flags INTERFACE -Werror)
 endif()

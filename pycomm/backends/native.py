@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pycomm.backends.base import Call, Capabilities, GroupConfig, Work
+from pycomm.backends.base import Backend, Call, Capabilities, GroupConfig, Work
 from pycomm.backends.common import operands
 from pycomm.collectives.reference import block_counts
 from pycomm.collectives.spec import buffer_chunks, input_chunks, output_chunks
 from pycomm.config import setting
 from pycomm.core import native
-from pycomm.errors import UsageError
 from pycomm.schedule import Schedule
+from pycomm.store import tcp_endpoint
 from pycomm.types import CollectiveKind, DType, ReduceOp
 
 __all__ = ["BACKEND", "NativeBackend", "NativeComm"]
@@ -166,6 +166,42 @@ class NativeComm:
         """Wait for work in flight, say goodbye, release everything."""
         self.direct = None
         self._group.close()
+
+
+class NativeBackend:
+    """The default backend: needs nothing but pycomm itself."""
+
+    name = "native"
+
+    def available(self) -> str | None:
+        """Why it cannot be used here: always ``None``, the core is part of pycomm."""
+        return None
+
+    def capabilities(self) -> Capabilities:
+        """What a group offers whose ranks share memory; on others, schedules take the place of own collectives."""
+        return _capabilities(own=True)
+
+    def open(self, config: GroupConfig) -> NativeComm:
+        """Join the job (the world's group) or use the parent's side of it (groups split from another)."""
+        if config.parent is not None:
+            return NativeComm(config, config.parent.context)
+        host, port = tcp_endpoint(config.store, config.rank, config.secret, timeout_s=config.timeout_s)
+        context = native.Context(
+            rank=config.rank,
+            size=config.size,
+            store_host=host,
+            store_port=port,
+            secret=config.secret,
+            interface=str(setting("interface")),
+            family=int(setting("family")),
+            timeout_s=config.timeout_s,
+            allow_shared_memory=bool(setting("shm")),
+            tcp_connections=int(setting("tcp_connections")),
+        )
+        return NativeComm(config, context)
+
+
+BACKEND: Backend = NativeBackend()
 
 
 def _group_id(name: str) -> int:

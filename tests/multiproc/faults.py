@@ -8,94 +8,33 @@
     python tests/multiproc/faults.py disagree               every kind of disagreement between ranks
     python tests/multiproc/faults.py strangers              garbage, wrong secrets, half-open connections
 
-This process imports everything once and forks the ranks, so that a trial takes a fraction of a second. Survivors stay
-alive after their error: nobody learns of a death from somebody else's exit. Exit status 0 when every trial went well.
+Survivors stay alive after their error: nobody learns of a death from somebody else's exit. Exit status 0 when every
+trial went well.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
-import select
 import signal
 import socket
 import statistics
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from ranks import Failed, Say, finish, get, has, pump, start
 
 import pycomm
 from pycomm import errors
 
 LIMIT_S = 1.0
 HOLD_S = 1.2
-SECRET = "a secret of the tests"
-
-
-class Failed(Exception):
-    """A trial did not go as it must."""
-
-
-@dataclass
-class Rank:
-    """A forked rank and what it has said."""
-
-    number: int
-    pid: int
-    pipe: int
-    buffer: bytes = b""
-    events: list[dict] = field(default_factory=list)
-
-
-Say = Callable[..., None]
-Body = Callable[[pycomm.Communicator, Say], None]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def start(n: int, body: Body, *, timeout_s: float = 20.0, port: int | None = None) -> list[Rank]:
-    """Fork n ranks that join one group and run the body."""
-    port = port or free_port()
-    ranks = []
-    for number in range(n):
-        read_end, write_end = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(read_end)
-            os._exit(run_rank(number, n, port, body, write_end, timeout_s))
-        os.close(write_end)
-        ranks.append(Rank(number, pid, read_end))
-    return ranks
-
-
-def run_rank(number: int, n: int, port: int, body: Body, pipe: int, timeout_s: float) -> int:
-    def say(event: str, **fields: object) -> None:
-        os.write(pipe, (json.dumps({"event": event, "at": time.monotonic(), **fields}) + "\n").encode())
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        comm = pycomm.init(
-            "native", rank=number, size=n, rendezvous=f"127.0.0.1:{port}", secret=SECRET, timeout_s=timeout_s
-        )
-        body(comm, say)
-    except BaseException as error:
-        say("crash", text="".join(traceback.format_exception(error)))
-        return 1
-    say("end")
-    return 0
 
 
 def report(say: Say, error: BaseException) -> None:
@@ -106,48 +45,6 @@ def report(say: Say, error: BaseException) -> None:
         seq=getattr(error, "seq", None),
         text=str(error),
     )
-
-
-def pump(ranks: list[Rank], until: Callable[[], bool], limit_s: float, what: str) -> None:
-    """Read events until the condition holds."""
-    end = time.monotonic() + limit_s
-    while not until():
-        left = end - time.monotonic()
-        if left <= 0:
-            said = {r.number: [e["event"] for e in r.events] for r in ranks}
-            raise Failed(f"waited {limit_s} s for {what}; events so far: {said}")
-        for pipe in select.select([r.pipe for r in ranks if r.pipe >= 0], [], [], left)[0]:
-            rank = next(r for r in ranks if r.pipe == pipe)
-            data = os.read(pipe, 65536)
-            if not data:
-                os.close(pipe)
-                rank.pipe = -1
-                continue
-            rank.buffer += data
-            *lines, rank.buffer = rank.buffer.split(b"\n")
-            rank.events += [json.loads(line) for line in lines]
-            for event in rank.events:
-                if event["event"] == "crash":
-                    raise Failed(f"rank {rank.number} crashed: {event['text']}")
-
-
-def has(rank: Rank, event: str) -> bool:
-    return any(e["event"] == event for e in rank.events)
-
-
-def get(rank: Rank, event: str) -> dict:
-    return next(e for e in rank.events if e["event"] == event)
-
-
-def finish(ranks: list[Rank]) -> None:
-    """Kill what is left and reap everybody."""
-    for rank in ranks:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(rank.pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(rank.pid, 0)
-        if rank.pipe >= 0:
-            os.close(rank.pipe)
 
 
 def leftovers() -> set[str]:
@@ -240,11 +137,17 @@ def stop(args: argparse.Namespace) -> None:
         pump(others, lambda: all(has(r, "waited") for r in others), 10, "the deadline")
         for rank in others:
             error, waited = get(rank, "error"), get(rank, "waited")["seconds"]
-            if error["type"] != "DeadlineExceeded" or victim not in error["ranks"] or waited > timeout_s + 0.5:
+            if (
+                error["type"] != "DeadlineExceeded"
+                or victim not in error["ranks"]
+                or waited > timeout_s + 0.5
+            ):
                 raise Failed(f"rank {rank.number} waited {waited:.2f} s and got {error}")
     finally:
         finish(ranks)
-    print(f"stop: every waiting rank raised DeadlineExceeded naming rank {victim} within {timeout_s} s + 0.5 s")
+    print(
+        f"stop: every waiting rank raised DeadlineExceeded naming rank {victim} within {timeout_s} s + 0.5 s"
+    )
 
 
 def interrupt(args: argparse.Namespace) -> None:
@@ -277,7 +180,9 @@ def interrupt(args: argparse.Namespace) -> None:
                 raise Failed(f"rank {rank.number} got {get(rank, 'error')}")
     finally:
         finish(ranks)
-    print(f"interrupt: KeyboardInterrupt after {(first['at'] - sent) * 1e3:.0f} ms; the other ranks were told")
+    print(
+        f"interrupt: KeyboardInterrupt after {(first['at'] - sent) * 1e3:.0f} ms; the other ranks were told"
+    )
 
 
 def leave_early(args: argparse.Namespace) -> None:
@@ -291,7 +196,9 @@ def leave_early(args: argparse.Namespace) -> None:
     }
     for name, way in ways.items():
 
-        def body(comm: pycomm.Communicator, say: Say, name: str = name, way: Callable[[], None] = way) -> None:
+        def body(
+            comm: pycomm.Communicator, say: Say, name: str = name, way: Callable[[], None] = way
+        ) -> None:
             x = np.ones(1000, np.float32)
             comm.allreduce(x)
             if comm.rank == 1:
@@ -358,7 +265,9 @@ def abort(args: argparse.Namespace) -> None:
                 raise Failed(f"rank {rank.number} got {error} after {late:.2f} s")
     finally:
         finish(ranks)
-    print(f"abort: every rank raised Aborted with the reason within {LIMIT_S} s, in a collective, a receive and later")
+    print(
+        f"abort: every rank raised Aborted with the reason within {LIMIT_S} s, in a collective, a receive and later"
+    )
 
 
 DISAGREEMENTS: dict[str, Callable[[pycomm.Communicator, bool], None]] = {
@@ -400,7 +309,9 @@ def disagree(args: argparse.Namespace) -> None:
                     act(comm, comm.rank == odd_rank)
                     say("error", name=name, type="nothing", text="", seconds=0)
                 except errors.Mismatch as error:
-                    say("error", name=name, type="Mismatch", text=str(error), seconds=time.monotonic() - began)
+                    say(
+                        "error", name=name, type="Mismatch", text=str(error), seconds=time.monotonic() - began
+                    )
                 x = np.full(100, comm.rank, np.int64)
                 comm.allreduce(x)
                 if not (x == comm.size * (comm.size - 1) // 2).all():
@@ -486,7 +397,12 @@ def strangers(args: argparse.Namespace) -> None:
                         s.close()
         with contextlib.suppress(errors.PycommError):
             pycomm.init(
-                "native", rank=0, size=2, rendezvous=f"127.0.0.1:{ports[0]}", secret="a wrong secret", timeout_s=2
+                "native",
+                rank=0,
+                size=2,
+                rendezvous=f"127.0.0.1:{ports[0]}",
+                secret="a wrong secret",
+                timeout_s=2,
             )
             raise Failed("a wrong secret was let in")
         pump(ranks, lambda: all(has(r, "end") for r in ranks), 20, "the job to go on to its end")
@@ -499,7 +415,9 @@ def strangers(args: argparse.Namespace) -> None:
             s.close()
         finish(ranks)
     rounds = get(ranks[0], "descriptors")["rounds"]
-    print(f"strangers: {150 * len(ports)} connections to {len(ports)} ports during {rounds} right allreduces; no harm done")
+    print(
+        f"strangers: {150 * len(ports)} connections to {len(ports)} ports during {rounds} right allreduces; no harm done"
+    )
 
 
 FAULTS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -1,4 +1,4 @@
-"""Every fault of faults.py, over shared memory and over TCP."""
+"""Every fault of faults.py and every case of extremes.py, over shared memory and over TCP."""
 
 from __future__ import annotations
 
@@ -8,30 +8,46 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("faults.py")
-CASES = [
+HERE = Path(__file__).parent
+FAULTS = [
     ("kill", "--trials", "50"),
     ("kill", "--trials", "10", "--tcp"),
-    ("stop",),
-    ("stop", "--tcp"),
-    ("interrupt",),
-    ("interrupt", "--tcp"),
-    ("exit",),
-    ("exit", "--tcp"),
-    ("abort",),
-    ("abort", "--tcp"),
-    ("disagree",),
-    ("disagree", "--tcp"),
+    *(
+        case
+        for name in ("stop", "interrupt", "exit", "abort", "disagree")
+        for case in ((name,), (name, "--tcp"))
+    ),
     ("strangers",),
 ]
+EXTREMES = [
+    ("large",),
+    *(case for name in ("empty", "alone", "crowd") for case in ((name,), (name, "--tcp"))),
+    ("many",),
+]
+
+
+def run(program: str, case: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, str(HERE / program), *case],
+        timeout=280,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
 
 
 @pytest.mark.multiproc
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("case", CASES, ids=" ".join)
+@pytest.mark.parametrize("case", FAULTS, ids=" ".join)
 def test_fault(case: tuple[str, ...]) -> None:
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), *case], timeout=280, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert done.returncode == 0, done.stdout[-8000:]
+    run("faults.py", case)
+
+
+@pytest.mark.multiproc
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("case", EXTREMES, ids=" ".join)
+def test_extreme(case: tuple[str, ...]) -> None:
+    run("extremes.py", case)

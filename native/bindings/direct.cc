@@ -1,0 +1,206 @@
+#include "direct.h"
+
+#include <pybind11/numpy.h>
+
+#include <array>
+#include <cstring>
+
+#include "raise.h"
+
+namespace py = pybind11;
+
+namespace pycomm::bindings {
+namespace {
+
+constexpr int kTypes = 12;  // element types that NumPy has itself
+
+// Objects that are compared by identity: NumPy's array type, its descriptor singletons, the interned names of the ops.
+struct Known {
+  PyTypeObject* array_type = nullptr;
+  std::array<PyObject*, kTypes> descrs{};
+  std::array<DType, kTypes> dtypes{};
+  std::array<PyObject*, 11> ops{};
+};
+
+const Known& known() {
+  static const Known* const kKnown = [] {
+    auto* k = new Known;
+    constexpr std::pair<const char*, DType> kNames[kTypes] = {
+        {"float32", DType::float32}, {"float64", DType::float64}, {"float16", DType::float16}, {"int64", DType::int64},
+        {"int32", DType::int32},     {"uint8", DType::uint8},     {"int8", DType::int8},       {"int16", DType::int16},
+        {"uint16", DType::uint16},   {"uint32", DType::uint32},   {"uint64", DType::uint64},   {"bool", DType::boolean},
+    };
+    const py::module_ numpy = py::module_::import("numpy");
+    k->array_type = reinterpret_cast<PyTypeObject*>(py::object(numpy.attr("ndarray")).release().ptr());
+    for (std::size_t i = 0; i < kTypes; ++i) {
+      k->descrs[i] = numpy.attr("dtype")(kNames[i].first).release().ptr();
+      k->dtypes[i] = kNames[i].second;
+    }
+    constexpr const char* kOps[] = {"sum",  "prod", "min", "max",  "avg", nullptr /* needs a factor */,
+                                    "band", "bor",  "bxor", "land", "lor"};
+    for (std::size_t i = 0; i < k->ops.size(); ++i)
+      k->ops[i] = kOps[i] == nullptr ? nullptr : PyUnicode_InternFromString(kOps[i]);
+    return k;
+  }();
+  return *kKnown;
+}
+
+// A NumPy array as the core sees it. Only C-contiguous, writable-where-needed arrays of a known type become one.
+struct Array {
+  std::byte* data = nullptr;
+  std::uint64_t count = 0;
+  DType dtype = DType::float32;
+  bool writable = false;
+};
+
+bool read_array(PyObject* object, Array& out) {
+  const Known& k = known();
+  if (Py_TYPE(object) != k.array_type) return false;
+  const auto* array = py::detail::array_proxy(object);
+  constexpr int kReady = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_;
+  if ((array->flags & kReady) == 0) return false;
+  std::size_t i = 0;
+  while (i < kTypes && k.descrs[i] != array->descr) ++i;
+  if (i == kTypes) return false;
+  std::uint64_t count = 1;
+  for (int d = 0; d < array->nd; ++d) count *= static_cast<std::uint64_t>(array->dimensions[d]);
+  out.data = reinterpret_cast<std::byte*>(array->data);
+  out.count = count;
+  out.dtype = k.dtypes[i];
+  out.writable = (array->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0;
+  return true;
+}
+
+bool read_op(PyObject* object, ReduceOp& out) {
+  const Known& k = known();
+  for (std::size_t i = 0; i < k.ops.size(); ++i) {
+    if (k.ops[i] == object && object != nullptr) {
+      out = static_cast<ReduceOp>(i);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool overlap(const Array& a, const Array& b) {
+  const std::uint64_t na = a.count * itemsize(a.dtype);
+  const std::uint64_t nb = b.count * itemsize(b.dtype);
+  return na != 0 && nb != 0 && a.data < b.data + nb && b.data < a.data + na;
+}
+
+// Fills `call` for a kind with a send and a recv array; false when the shapes do not fit or the buffers overlap.
+bool bind_pair(Kind kind, const Array& send, const Array& recv, std::uint64_t n, std::uint64_t rank, FlatCall& call) {
+  if (send.dtype != recv.dtype || !recv.writable) return false;
+  std::uint64_t natural = 0;  // where the smaller buffer lies in the larger one when the call is in place
+  switch (kind) {
+    case Kind::allreduce:
+      if (send.count != recv.count) return false;
+      call.desc.count = send.count;
+      break;
+    case Kind::alltoall:
+      if (send.count != recv.count || send.count % n != 0) return false;
+      call.desc.count = send.count / n;
+      break;
+    case Kind::allgather:
+      if (recv.count != n * send.count) return false;
+      call.desc.count = send.count;
+      natural = rank * send.count * itemsize(send.dtype);
+      if (send.data != recv.data + natural && overlap(send, recv)) return false;
+      break;
+    case Kind::reduce_scatter:
+      if (send.count != n * recv.count) return false;
+      call.desc.count = recv.count;
+      natural = rank * recv.count * itemsize(recv.dtype);
+      if (recv.data != send.data + natural && overlap(send, recv)) return false;
+      if (recv.data == send.data + natural && !send.writable) return false;
+      break;
+    default:
+      return false;
+  }
+  if ((kind == Kind::allreduce || kind == Kind::alltoall) && send.data != recv.data && overlap(send, recv)) return false;
+  call.send = send.data;
+  call.recv = recv.data;
+  return true;
+}
+
+bool supported(DType dtype, ReduceOp op) {
+  if (op == ReduceOp::band || op == ReduceOp::bor || op == ReduceOp::bxor) return dtype > DType::float8_e5m2;
+  return op != ReduceOp::avg || dtype != DType::boolean;
+}
+
+// Reads the arguments into `call`; false when the long way has to look at them.
+bool bind(Kind kind, PyObject* const* args, const Group& group, FlatCall& call) {
+  call.desc.kind = kind;
+  call.desc.root = -1;
+  if (kind == Kind::barrier) return true;
+  Array send;
+  if (!read_array(args[1], send)) return false;
+  call.desc.dtype = send.dtype;
+  if (kind == Kind::broadcast) {
+    const long root = PyLong_AsLong(args[4]);
+    if (PyErr_Occurred() != nullptr) {
+      PyErr_Clear();
+      return false;
+    }
+    if (root < 0 || root >= group.size() || !send.writable) return false;
+    call.desc.root = static_cast<std::int32_t>(root);
+    call.desc.count = send.count;
+    call.send = send.data;
+    call.recv = send.data;
+    return true;
+  }
+  if (kind == Kind::allreduce || kind == Kind::reduce_scatter) {
+    if (!read_op(args[3], call.desc.op) || !supported(send.dtype, call.desc.op)) return false;
+  }
+  Array recv = send;
+  if (args[2] != Py_None && !read_array(args[2], recv)) return false;
+  return bind_pair(kind, send, recv, static_cast<std::uint64_t>(group.size()),
+                   static_cast<std::uint64_t>(group.rank()), call);
+}
+
+PyObject* direct(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  auto* const group = static_cast<Group*>(PyCapsule_GetPointer(self, nullptr));
+  if (group == nullptr || nargs != 6 || !group->flat_ready()) Py_RETURN_FALSE;
+  FlatCall call{};
+  const long kind = PyLong_AsLong(args[0]);
+  if (!bind(static_cast<Kind>(kind), args, *group, call)) Py_RETURN_FALSE;
+  double timeout_s = group->timeout_s();
+  if (args[5] != Py_None) {
+    timeout_s = PyFloat_AsDouble(args[5]);
+    if (PyErr_Occurred() != nullptr || !(timeout_s >= 0)) {
+      PyErr_Clear();
+      Py_RETURN_FALSE;
+    }
+  }
+  Status status;
+  {
+    const SignalWatch watch(*group);
+    status = group->run(call, timeout_s);
+    if (watch.interrupted()) return nullptr;
+  }
+  if (status.ok()) Py_RETURN_TRUE;
+  raise_status(status, *group, kind_name(static_cast<Kind>(kind)));
+  return nullptr;
+}
+
+PyMethodDef direct_def = {"direct", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(direct)), METH_FASTCALL,
+                          "Perform a simple blocking collective, or return False."};
+
+}  // namespace
+
+py::object make_direct(const std::shared_ptr<Group>& group) {
+  known();
+  auto* const holder = new std::shared_ptr<Group>(group);
+  // The capsule's pointer is the group itself (one load on the hot path); its context keeps the group alive.
+  PyObject* const capsule = PyCapsule_New(group.get(), nullptr, [](PyObject* c) {
+    delete static_cast<std::shared_ptr<Group>*>(PyCapsule_GetContext(c));
+  });
+  if (capsule == nullptr || PyCapsule_SetContext(capsule, holder) != 0) {
+    delete holder;
+    throw py::error_already_set();
+  }
+  const py::object self = py::reinterpret_steal<py::object>(capsule);
+  return py::reinterpret_steal<py::object>(PyCFunction_New(&direct_def, self.ptr()));
+}
+
+}  // namespace pycomm::bindings
