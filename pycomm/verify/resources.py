@@ -27,8 +27,8 @@ class Limits:
     ops_per_rank
         Length of one program.
     scratch_arrays
-        Scratch of a rank, in units of the largest INPUT or OUTPUT of any rank: in a gather along a tree, a rank
-        holds many blocks though it owns one.
+        Scratch of a rank, in units of the largest INPUT or OUTPUT of any rank: in a gather along a tree, a
+        rank holds many blocks though it owns one.
     """
 
     channels: int = 1 << 16

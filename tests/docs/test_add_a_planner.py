@@ -1,4 +1,4 @@
-"""The worked example of docs/add-a-planner.md runs as it is printed, and the planner works once it is registered."""
+"""The worked example of docs/add-a-planner.md runs as printed, and its planner works once registered."""
 
 from __future__ import annotations
 
