@@ -415,6 +415,34 @@ TEST(Mailbox, AMessageThatThePlanDoesNotKnowFailsTheGroup) {
   }
 }
 
+TEST(Mailbox, AnOperationThatEndsWaitsForAPayloadBeingWritten) {
+  World world(2);
+  std::vector<float> data(4);
+  Program one;
+  one.nranks = 2;
+  one.bounds[kOutput] = {0, 4};
+  one.add(OpKind::recv, 1, 0, -1, -1, kOutput, 0);
+  Result<BoundPlan> plan = one.bind(4);
+  ExecuteCall call;
+  call.desc.dtype = DType::float32;
+  call.agreement = 42;
+  call.seq = 1;
+  call.output = data.data();
+  call.deadline = soon(0.1);
+  std::atomic<bool> written{false};
+  std::thread reactor([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const FrameHeader header = header_of(FrameType::schedule, 1, 16);
+    const Landing landing = world[0].mailbox.landing(1, header);
+    std::this_thread::sleep_for(std::chrono::milliseconds(150));  // the deadline passes meanwhile
+    written = true;
+    world[0].mailbox.landed(1, header, landing);
+  });
+  EXPECT_EQ(world[0].executor.execute(*plan, call).code(), Code::deadline);
+  EXPECT_TRUE(written.load());
+  reactor.join();
+}
+
 TEST(Mailbox, MemoryIsTakenBackFromATransportThatStoppedHalfWay) {
   World world(2);
   std::vector<float> data(4, 1.0F);
