@@ -1,9 +1,9 @@
-"""The demonstration: four collectives on 2 and 4 real processes, pycomm beside Gloo and an MPI, every result checked.
+"""The demonstration: four collectives on 2 and 4 real processes, pycomm beside Gloo and an MPI, all checked.
 
     python benchmarks/demo.py [--output out] [--mpi mpich]
 
-The tables go to the screen; the picture and the numbers go to the output folder. A peer that is not installed is left out
-and named. Takes two to four minutes. The exit code is 1 when a result was wrong.
+The tables go to the screen; the picture and the numbers go to the output folder. A peer that is not installed
+is left out and named. Takes two to four minutes. The exit code is 1 when a result was wrong.
 """
 
 from __future__ import annotations
@@ -74,13 +74,9 @@ def save(folder: Path, reports: list[Report], records: list[Record]) -> None:
     (folder / "demo.jsonl").write_bytes(b"".join(map(to_json_lines, reports)))
     print()
     for one in summarise(records):
-        print(
-            f"{one.peer} / {records[0].backend}: {one.mean:.2f} in the geometric mean of {one.points} points, ",
-            end="",
-        )
-        print(
-            f"{one.smallest:.2f} at least ({one.worst.kind}, {one.worst.nranks} ranks, {one.worst.nbytes} B)"
-        )
+        where = f"{one.worst.kind}, {one.worst.nranks} ranks, {one.worst.nbytes} B"
+        mean = f"{one.mean:.2f} in the geometric mean of {one.points} points"
+        print(f"{one.peer} / {records[0].backend}: {mean}, {one.smallest:.2f} at least ({where})")
     print(f"picture: {folder / 'demo.svg'}; numbers: {folder / 'demo.jsonl'}")
 
 

@@ -52,8 +52,8 @@ def header(kind: str, nranks: int, scenario: Scenario) -> list[str]:
     return [
         f"# {kind}, {nranks} ranks, {calls} per point, {scenario.warmup} to warm up",
         "# size: the whole array (n times one rank's part but for allreduce, broadcast, reduce)",
-        "# time: median over the calls, each as long as its slowest rank; skew: slowest minus fastest rank; "
-        f"ratio: time / time of {scenario.backends[0]}",
+        "# time: median over the calls, each as long as its slowest rank; skew: slowest minus fastest rank",
+        f"# ratio: time / time of {scenario.backends[0]}",
         f"#{'':{left - 1}}{'out-of-place':^{_HALF_WIDTH}}  {'in-place':^{_HALF_WIDTH}}".rstrip(),
         "#" + _heads(0),
         "#" + _heads(1),
@@ -67,7 +67,7 @@ def _heads(which: int) -> str:
 
 
 def pair_up(records: Iterable[Record]) -> list[tuple[Record | None, Record | None]]:
-    """Put the out-of-place and the in-place record of each point and backend side by side, in order of appearance."""
+    """Put the two forms of each point and backend side by side, in order of appearance."""
     pairs: dict[tuple[str, int, int, str], list[Record | None]] = {}
     for one in records:
         pairs.setdefault((one.kind, one.nranks, one.nbytes, one.backend), [None, None])[one.in_place] = one
@@ -106,8 +106,12 @@ def _cells(one: Record | None) -> list[str]:
         _rate(one.algbw),
         _rate(one.busbw),
         "-" if one.wrong < 0 else str(one.wrong),
-        "-" if math.isnan(one.ratio) else f"{one.ratio:.2f}",
+        _ratio(one.ratio),
     ]
+
+
+def _ratio(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
 
 
 def _rate(value: float) -> str:

@@ -112,6 +112,8 @@ def _one_of(kind: Any, text: str, what: str) -> Any:
 
 def _report(scenario: Scenario, nranks: int | None, mpi: str | None) -> Report:
     if nranks is not None:
+        if nranks < 1:
+            raise UsageError(f"{nranks} ranks cannot measure anything; ask for 1 or more")
         if not 0 <= scenario.root < nranks:
             raise UsageError(f"root {scenario.root} is no rank of {nranks}")
         needs_mpi = mpi is not None or "mpi" in scenario.backends
