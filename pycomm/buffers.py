@@ -1,7 +1,7 @@
 """The caller's memory, seen as flat bytes: NumPy arrays, the buffer protocol, DLPack on CPU.
 
-What is contiguous is used where it lies. What is not is *staged*: copied into contiguous memory before the call, and
-copied back after it where the call wrote.
+What is contiguous is used where it lies. What is not is *staged*: copied into contiguous memory before the
+call, and copied back after it where the call wrote.
 """
 
 from __future__ import annotations
@@ -112,8 +112,10 @@ def _array_of(obj: Any, role: str) -> tuple[npt.NDArray[Any], DType, tuple[Any, 
         array = np.asarray(view)
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"{role} is a {type(obj).__name__}, which is neither a NumPy array, nor an object with the buffer "
-            f"protocol, nor a DLPack tensor on the CPU ({error}); wrap it in a NumPy array, or use the *_object "
+            f"{role} is a {type(obj).__name__}, which is neither a NumPy array, nor an object with the "
+            "buffer "
+            f"protocol, nor a DLPack tensor on the CPU ({error}); wrap it in a NumPy array, or use the "
+            "*_object "
             "form of this call"
         ) from None
     if isinstance(obj, np.generic):
@@ -131,8 +133,8 @@ def as_buffer(
     Parameters
     ----------
     obj
-        A NumPy array, an object with the buffer protocol, or a DLPack tensor on the CPU. Any shape; 0-dimensional and
-        empty arrays too. Non-contiguous memory is staged.
+        A NumPy array, an object with the buffer protocol, or a DLPack tensor on the CPU. Any shape;
+        0-dimensional and empty arrays too. Non-contiguous memory is staged.
     role
         What to call it in messages, e.g. ``"recv"``.
     writes, reads
@@ -149,7 +151,8 @@ def as_buffer(
     if dtype is not None and dtype is not found:
         if dtype.itemsize != found.itemsize:
             raise UsageError(
-                f"dtype={dtype.label} has {dtype.itemsize} bytes per element, but {role} has {found.label} with "
+                f"dtype={dtype.label} has {dtype.itemsize} bytes per element, but {role} has {found.label} "
+                "with "
                 f"{found.itemsize}; pass memory viewed as elements of {dtype.itemsize} bytes"
             )
         found = dtype

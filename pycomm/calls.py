@@ -1,4 +1,4 @@
-"""From what the user passes to a :class:`~pycomm.backends.base.Call`: every check of arguments is here, and nothing else.
+"""From what the user passes to a :class:`~pycomm.backends.base.Call`: every check of arguments is here.
 
 The sizes that a collective needs on each rank:
 
@@ -92,7 +92,7 @@ def ragged_counts(counts: Sequence[int] | npt.ArrayLike, length: int, what: str)
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What one rank's buffers must hold, in elements: ``None`` for the sizes that a count-less call leaves open."""
+    """What one rank's buffers must hold."""
 
     kind: CollectiveKind
     nranks: int
@@ -201,7 +201,7 @@ def _factor(op: ReduceOp, factor: float | None) -> float:
 def _bind(
     shape: _Shape, label: str, send: Any, recv: Any, dtype: DType | None
 ) -> tuple[Buffer | None, Buffer | None, bool]:
-    """Resolve both arguments; the last value says whether the call is in place (then both are the whole buffer)."""
+    """Resolve both arguments, and whether the call is in place: then both are the whole buffer."""
     kind = shape.kind
     if kind is CollectiveKind.BROADCAST:
         both = as_buffer(send, "buf", writes=shape.rank != shape.root, dtype=dtype)
@@ -227,7 +227,8 @@ def _bind(
     received = as_buffer(recv, "recv", writes=True, reads=False, dtype=dtype)
     if sent.dtype is not received.dtype:
         raise UsageError(
-            f"{label}: send holds {sent.dtype.label} and recv holds {received.dtype.label}; both must be of one type"
+            f"{label}: send holds {sent.dtype.label} and recv holds {received.dtype.label}; both must be of "
+            "one type"
         )
     if sent.is_staged or received.is_staged or not overlap(sent, received):
         return sent, received, False
@@ -286,7 +287,8 @@ def _natural_place(
         else "with the same first element and size"
     )
     raise UsageError(
-        f"{label}: send and recv overlap without being in place; in place they must lie {place}; copy one of them, "
+        f"{label}: send and recv overlap without being in place; in place they must lie {place}; copy one of "
+        "them, "
         "or pass pycomm.IN_PLACE"
     )
 
@@ -311,7 +313,8 @@ def _count(shape: _Shape, label: str, sent: Buffer | None, received: Buffer | No
         have_sent, have_received = (0 if b is None else b.count for b in (sent, received))
         wants = have_sent * parts_received // parts_sent
         raise UsageError(
-            f"{label}: send has {have_sent} elements and recv has {have_received}; in a group of {n} recv must have "
+            f"{label}: send has {have_sent} elements and recv has {have_received}; in a group of {n} recv "
+            "must have "
             f"{wants}"
         )
     return found.pop()
@@ -322,7 +325,8 @@ def _per_block(label: str, whole: tuple[Buffer | None, str, int]) -> int:
     count = 0 if buffer is None else buffer.count
     if count % parts:
         raise UsageError(
-            f"{label}: {role} has {count} elements, which {parts} ranks cannot share equally; pad it, or use {label}v"
+            f"{label}: {role} has {count} elements, which {parts} ranks cannot share equally; pad it, or use "
+            f"{label}v"
         )
     return count // parts
 

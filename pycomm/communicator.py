@@ -35,12 +35,13 @@ Elements: TypeAlias = DType | str | npt.DTypeLike | None
 class Communicator(ObjectCalls):
     """A group of ranks that talk to one another.
 
-    Made by :func:`pycomm.init`, :meth:`split` and :meth:`duplicate`. Every rank of the group makes the same collective
-    calls in the same order; calls from several threads of one rank are safe, and start in the order in which they are
-    made.
+    Made by :func:`pycomm.init`, :meth:`split` and :meth:`duplicate`. Every rank of the group makes the same
+    collective calls in the same order; calls from several threads of one rank are safe, and start in the
+    order in which they are made.
 
-    Buffers are NumPy arrays, objects with the buffer protocol, or DLPack tensors on the CPU, of any shape: elements
-    count in C order. Non-contiguous buffers are copied. A buffer belongs to the call until the call has ended.
+    Buffers are NumPy arrays, objects with the buffer protocol, or DLPack tensors on the CPU, of any shape:
+    elements count in C order. Non-contiguous buffers are copied. A buffer belongs to the call until the call
+    has ended.
 
     All collectives take these keywords:
 
@@ -53,9 +54,9 @@ class Communicator(ObjectCalls):
     algorithm
         Name of the planner whose schedule is to run, or ``"own"`` for the backend's own collective.
 
-    They raise ``UsageError`` for calls that can never work, ``Unsupported`` for what the backend does not offer,
-    ``Mismatch`` when ranks made different calls (the communicator stays usable), and a ``CommError`` when communication
-    failed (the communicator is dead).
+    They raise ``UsageError`` for calls that can never work, ``Unsupported`` for what the backend does not
+    offer, ``Mismatch`` when ranks made different calls (the communicator stays usable), and a ``CommError``
+    when communication failed (the communicator is dead).
 
     Parameters
     ----------
@@ -108,7 +109,8 @@ class Communicator(ObjectCalls):
         state = " closed" if self._is_closed else ""
         return f"<Communicator {self.name!r} rank {self.rank} of {self.size} on {self.backend}{state}>"
 
-    # ------------------------------------------------------------------------------------------------- collectives
+    # -------------------------------------------------------------------------------------------------
+    # collectives
 
     def allreduce(
         self,
@@ -136,8 +138,8 @@ class Communicator(ObjectCalls):
         factor
             For ``premul_sum``: what this rank's contribution is multiplied with.
         round_once
-            For half and float8 types: accumulate in float32 in rank order and round once, so that the result does not
-            depend on the algorithm.
+            For half and float8 types: accumulate in float32 in rank order and round once, so that the result
+            does not depend on the algorithm.
         """
         direct = self._direct
         if (
@@ -207,8 +209,8 @@ class Communicator(ObjectCalls):
         send
             ``size`` blocks.
         recv
-            Takes one block; in place: the block of ``send`` that is this rank's, or ``IN_PLACE``; then the other blocks
-            of ``send`` hold nothing of use afterwards.
+            Takes one block; in place: the block of ``send`` that is this rank's, or ``IN_PLACE``; then the
+            other blocks of ``send`` hold nothing of use afterwards.
         op, factor, round_once
             As in :meth:`allreduce`.
         """
@@ -311,7 +313,8 @@ class Communicator(ObjectCalls):
         send
             This rank's contribution.
         recv
-            Takes the result at the root; ``None`` or ``IN_PLACE`` there puts it into ``send``. Ignored elsewhere.
+            Takes the result at the root; ``None`` or ``IN_PLACE`` there puts it into ``send``. Ignored
+            elsewhere.
         op, factor, round_once
             As in :meth:`allreduce`.
         root
@@ -418,7 +421,8 @@ class Communicator(ObjectCalls):
         call = Call(_Kind.BARRIER, DType.UINT8, timeout_s=check_timeout(timeout_s))
         return self._submit(Prepared(call), async_op, algorithm)
 
-    # ------------------------------------------------------------------------------------------ ragged collectives
+    # ------------------------------------------------------------------------------------------ ragged
+    # collectives
 
     def allgatherv(
         self,
@@ -507,8 +511,8 @@ class Communicator(ObjectCalls):
 
         Notes
         -----
-        Without the whole table the ranks first exchange their counts, by a blocking allgather of ``2 * size`` numbers;
-        with it nothing is exchanged.
+        Without the whole table the ranks first exchange their counts, by a blocking allgather of ``2 * size``
+        numbers; with it nothing is exchanged.
         """
         if recv_counts is None:
             table = ragged_counts(send_counts, self.size * self.size, "send_counts (recv_counts is None)")
@@ -564,7 +568,8 @@ class Communicator(ObjectCalls):
         """
         return self._ragged(_Kind.SCATTERV, send, recv, counts, async_op, algorithm, root, timeout_s, dtype)
 
-    # ---------------------------------------------------------------------------------------------- point to point
+    # ---------------------------------------------------------------------------------------------- point to
+    # point
 
     def send(
         self,
@@ -678,7 +683,8 @@ class Communicator(ObjectCalls):
         """
         return Batch(self._begin_batch, self._end_batch)
 
-    # ------------------------------------------------------------------------------------------------------ groups
+    # ------------------------------------------------------------------------------------------------------
+    # groups
 
     def split(
         self, color: int | None, key: int = 0, *, timeout_s: float | None = None
@@ -724,7 +730,7 @@ class Communicator(ObjectCalls):
         return Communicator(self._provider, config)
 
     def duplicate(self, *, timeout_s: float | None = None) -> Communicator:
-        """Make another communicator of the same ranks, whose operations do not mix with this one's. Collective."""
+        """Make another communicator of the same ranks; operations of the two do not mix. Collective."""
         twin = self.split(0, self.rank, timeout_s=timeout_s)
         if twin is None:
             raise UsageError("split gave no group")  # pragma: no cover (a color was given)
@@ -751,11 +757,11 @@ class Communicator(ObjectCalls):
         return self._selector.why_not(Call(wanted, element, reduce_op), None) is None
 
     def abort(self, reason: str) -> None:
-        """End every operation of the group on every rank with ``Aborted``. From any thread, any number of times."""
+        """End every operation of the group on all ranks with ``Aborted``. From any thread; twice is fine."""
         self._comm.abort(reason)
 
     def close(self) -> None:
-        """Release everything. Twice is fine. Groups split from this one stay usable, but no new ones can be made."""
+        """Release everything. Twice is fine. Groups split from this one stay usable."""
         with self._lock:
             if self._is_closed:
                 return
@@ -778,7 +784,8 @@ class Communicator(ObjectCalls):
             self.abort(f"rank {self.rank} left by {type(error).__name__}: {error}")
         self.close()
 
-    # ----------------------------------------------------------------------------------------------------- internals
+    # -----------------------------------------------------------------------------------------------------
+    # internals
 
     def _collective(
         self,
@@ -883,7 +890,8 @@ class Communicator(ObjectCalls):
         if len(wrong):
             src, dst = (int(i) for i in wrong[0])
             raise Mismatch(
-                f"alltoallv in group {self.name!r}: rank {src} sends {int(sent[src, dst])} elements to rank {dst}, "
+                f"alltoallv in group {self.name!r}: rank {src} sends {int(sent[src, dst])} elements to rank "
+                f"{dst}, "
                 f"which expects {int(expected[src, dst])}"
             )
         return np.ascontiguousarray(sent).reshape(-1)

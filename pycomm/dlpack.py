@@ -1,7 +1,8 @@
 """Reads DLPack capsules, so that tensors of any framework can be used without importing it.
 
-NumPy's own reader knows no bfloat16 and no float8; this one hands out the storage (``uint16``, ``uint8``) and says what
-the elements are. Both forms of capsule are read: the old one, and the versioned one that knows read-only memory.
+NumPy's own reader knows no bfloat16 and no float8; this one hands out the storage (``uint16``, ``uint8``) and
+says what the elements are. Both forms of capsule are read: the old one, and the versioned one that knows
+read-only memory.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def _capsule(obj: Any, role: str) -> Any:
             return obj.__dlpack__()
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(
-            f"{role} ({type(obj).__module__}.{type(obj).__name__}) does not give its memory away: {error}; pass a "
+            f"{role} ({type(obj).__module__}.{type(obj).__name__}) does not give its memory away: {error}; "
+            "pass a "
             "detached, dense tensor on the CPU"
         ) from error
 
@@ -120,7 +122,8 @@ def as_array(obj: Any, role: str) -> tuple[npt.NDArray[Any], DType, object]:
     dtype = _DTYPES.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
     if dtype is None:
         raise UsageError(
-            f"{role} has elements of DLPack type code {tensor.code} with {tensor.bits} bits x {tensor.lanes}, which "
+            f"{role} has elements of DLPack type code {tensor.code} with {tensor.bits} bits x "
+            f"{tensor.lanes}, which "
             "pycomm does not know"
         )
     return _view(tensor, dtype, is_read_only), dtype, capsule

@@ -39,10 +39,11 @@ def init(
     secret: str | None = None,
     timeout_s: float | None = None,
 ) -> Communicator:
-    """Join the job; returns the communicator of all its ranks. Collective: blocks until every rank has called it.
+    """Join the job; returns the communicator of all its ranks. Blocks until every rank has called it.
 
-    Rank, size and meeting point come from the environment of torchrun, mpirun (Open MPI, MPICH, Intel MPI), srun or a
-    Kubernetes training job, or from the arguments. A process that none of them started is a group of one.
+    Rank, size and meeting point come from the environment of torchrun, mpirun (Open MPI, MPICH, Intel MPI),
+    srun or a Kubernetes training job, or from the arguments. A process that none of them started is a group
+    of one.
 
     Parameters
     ----------
@@ -51,14 +52,15 @@ def init(
     rank, size
         This process's number and how many there are; both or neither.
     rendezvous
-        Where ranks meet: ``"host:port"`` at which rank 0 listens, or ``"file:DIRECTORY"`` on a file system that all
-        ranks share; ``PYCOMM_STORE`` when ``None``. Not needed when the launcher says it, nor on one host under a
-        launcher.
+        Where ranks meet: ``"host:port"`` at which rank 0 listens, or ``"file:DIRECTORY"`` on a file system
+        that all ranks share; ``PYCOMM_STORE`` when ``None``. Not needed when the launcher says it, nor on one
+        host under a launcher.
     secret
-        What every rank of the job knows and nobody else; ``PYCOMM_SECRET`` when ``None``. Jobs on one host make their
-        own; jobs on several hosts need one.
+        What every rank of the job knows and nobody else; ``PYCOMM_SECRET`` when ``None``. Jobs on one host
+        make their own; jobs on several hosts need one.
     timeout_s
-        Deadline for the group to stand, and default deadline of its operations; ``PYCOMM_TIMEOUT_S`` when ``None``.
+        Deadline for the group to stand, and default deadline of its operations; ``PYCOMM_TIMEOUT_S`` when
+        ``None``.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def _meet(placement: Placement, rendezvous: str, secret: str, timeout_s: float) 
 
 
 def _meet_in_directory(placement: Placement, directory: str, secret: str, timeout_s: float) -> _Meeting:
-    """Meet in a directory that the caller made for this job. Whoever can read it can join: it carries the secret."""
+    """Meet in a directory made for this job. Whoever can read it can join: it carries the secret."""
     store = FileStore(directory)
     if placement.rank == 0:
         store.set("secret", (secret or os.urandom(32).hex()).encode())
@@ -153,8 +155,10 @@ def _meet_over_network(
 ) -> _Meeting:
     if not secret:
         raise UsageError(
-            f"the ranks of this job meet at {host} over the network, and have no secret to know one another by: set "
-            "PYCOMM_SECRET to the same random text on every rank (e.g. from `openssl rand -hex 32`), or pass secret to "
+            f"the ranks of this job meet at {host} over the network, and have no secret to know one another "
+            "by: set "
+            "PYCOMM_SECRET to the same random text on every rank (e.g. from `openssl rand -hex 32`), or pass "
+            "secret to "
             "init"
         )
     # Two jobs with one secret stay apart: what they prove is derived from the job's id.
@@ -176,7 +180,8 @@ def _address(placement: Placement, rendezvous: str) -> tuple[str, tuple[int, ...
     if placement.host or placement.is_local:
         return placement.host, placement.ports
     raise UsageError(
-        f"the launcher ({placement.launcher}) does not say where rank 0 of {placement.size} can be reached: set "
+        f"the launcher ({placement.launcher}) does not say where rank 0 of {placement.size} can be reached: "
+        "set "
         "PYCOMM_STORE=host:port on every rank, where host is rank 0's, or pass rendezvous to init"
     )
 

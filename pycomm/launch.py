@@ -1,17 +1,18 @@
 """Who am I: rank, size and meeting point of this process, read from the environment that its launcher made.
 
-==========  ==============================================================  ==========================================
-launcher    rank, size, ranks on this host                                  where ranks meet when on several hosts
-==========  ==============================================================  ==========================================
-torchrun    RANK, WORLD_SIZE, LOCAL_WORLD_SIZE (TORCHELASTIC_RUN_ID set)    MASTER_ADDR, a port derived from the run
-Open MPI    OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_SIZE                        PYCOMM_STORE, or MASTER_ADDR and _PORT
-PMI         PMI_RANK, PMI_SIZE, MPI_LOCALNRANKS (MPICH, Intel MPI)          PYCOMM_STORE, or MASTER_ADDR and _PORT
-Slurm       SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_STEP_NUM_NODES        first host of the list, a derived port
-plain       RANK or JOB_COMPLETION_INDEX, WORLD_SIZE (Kubernetes jobs)      MASTER_ADDR and MASTER_PORT
-==========  ==============================================================  ==========================================
+========  ===========================================================  ====================================
+launcher  rank, size, ranks on this host                               where ranks of several hosts meet
+========  ===========================================================  ====================================
+torchrun  RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, TORCHELASTIC_RUN_ID      MASTER_ADDR, a port derived from it
+Open MPI  OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_SIZE                     PYCOMM_STORE, or MASTER_ADDR, _PORT
+PMI       PMI_RANK, PMI_SIZE, MPI_LOCALNRANKS (MPICH, Intel MPI)       PYCOMM_STORE, or MASTER_ADDR, _PORT
+Slurm     SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_STEP_NUM_NODES     first host of the list, derived port
+plain     RANK or JOB_COMPLETION_INDEX, WORLD_SIZE (Kubernetes jobs)   MASTER_ADDR, MASTER_PORT
+========  ===========================================================  ====================================
 
-torchrun itself listens on MASTER_PORT, and Slurm names no port at all. There rank 0 takes the first free port of a short
-list derived from the job's id, and the others try that list until a store proves that it knows the job's secret.
+torchrun itself listens on MASTER_PORT, and Slurm names no port at all. There rank 0 takes the first free port
+of a short list derived from the job's id, and the others try that list until a store proves that it knows the
+job's secret.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class _Launcher:
     has_unique_id: bool = False
 
 
-# Innermost first: a launcher that starts another one leaves its own variables in the environment of the ranks.
+# Innermost first: a launcher that starts another one leaves its own variables in the environment of the
+# ranks.
 _LAUNCHERS: Final = (
     _Launcher(
         "torchrun",
@@ -161,7 +163,7 @@ def _expand_ranges(ranges: str, text: str) -> list[str]:
 
 
 def derived_ports(job: str) -> tuple[int, ...]:
-    """Ports at which rank 0 of a job may listen; the same on every rank. Below the range of outgoing connections."""
+    """List the ports at which rank 0 of a job may listen: below the range of outgoing connections."""
     seed = int.from_bytes(hashlib.sha256(job.encode()).digest()[:4], "little")
     return tuple(20000 + (seed + 997 * i) % 12000 for i in range(_DERIVED_PORTS))
 
@@ -169,7 +171,8 @@ def derived_ports(job: str) -> tuple[int, ...]:
 def _parent_outside(marker: str, value: str) -> str:
     """Name the launcher's process: the nearest ancestor that does not carry the rank variable itself.
 
-    Shells between the launcher and this process inherit the variable, so all ranks of a host find the same process.
+    Shells between the launcher and this process inherit the variable, so all ranks of a host find the same
+    process.
     """
     pid = os.getppid()
     while pid > 1:
@@ -233,8 +236,10 @@ def _refuse_contradiction(environ: Mapping[str, str], chosen: _Launcher, others:
             other_name, other_value = _first(environ, theirs)
             if name and other_name and value != other_value:
                 raise UsageError(
-                    f"{name}={value} (from {chosen.name}) contradicts {other_name}={other_value} (from {other.name}); "
-                    "unset the variables of the one that did not start this job, or pass rank and size to init"
+                    f"{name}={value} (from {chosen.name}) contradicts {other_name}={other_value} (from "
+                    f"{other.name}); "
+                    "unset the variables of the one that did not start this job, or pass rank and size to "
+                    "init"
                 )
 
 

@@ -1,9 +1,9 @@
 """Where the ranks of a job on one host meet: a directory that only this user can read.
 
-The directory is a :class:`~pycomm.store.FileStore`, so it also carries the job's secret. Rank 0 makes it under a name
-nobody can guess and points to it by a file named after the job. Each rank holds a lock on a file of its own in there for
-as long as it lives; the kernel drops the lock however the process ends, so everybody can tell whether a directory is in
-use: stale ones are ignored, and removed by whoever comes across them.
+The directory is a :class:`~pycomm.store.FileStore`, so it also carries the job's secret. Rank 0 makes it
+under a name nobody can guess and points to it by a file named after the job. Each rank holds a lock on a file
+of its own in there for as long as it lives; the kernel drops the lock however the process ends, so everybody
+can tell whether a directory is in use: stale ones are ignored, and removed by whoever comes across them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["LocalJob", "runtime_directory"]
 
 
 def runtime_directory() -> Path:
-    """Return this user's directory for short-lived files, made if missing; refuses one that others can enter."""
+    """Return this user's directory for short-lived files; refuses one that others can enter."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     path = Path(base) / "pycomm" if base and Path(base).is_dir() else None
     if path is None:
@@ -34,7 +34,8 @@ def runtime_directory() -> Path:
     facts = path.lstat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or path.is_symlink():
         raise AuthError(
-            f"{path} must be a directory that belongs to this user and that nobody else can enter; remove it, or set "
+            f"{path} must be a directory that belongs to this user and that nobody else can enter; remove "
+            "it, or set "
             "XDG_RUNTIME_DIR to another place"
         )
     return path
@@ -94,7 +95,8 @@ class LocalJob:
         current = self._target()
         if current is not None and _in_use(current):
             raise UsageError(
-                f"job {job!r} already runs on this host (its directory is {current}); use another rendezvous, or end it"
+                f"job {job!r} already runs on this host (its directory is {current}); use another "
+                "rendezvous, or end it"
             )
         _sweep(self._pointer.parent)
         directory = Path(tempfile.mkdtemp(prefix=f"{self._pointer.name}-", dir=self._pointer.parent))
@@ -115,7 +117,8 @@ class LocalJob:
                 return
             if time.monotonic() >= deadline:
                 raise DeadlineExceeded(
-                    f"rank {self._rank} waited {timeout_s:g} s for rank 0 of job {job!r} on this host; check that rank "
+                    f"rank {self._rank} waited {timeout_s:g} s for rank 0 of job {job!r} on this host; check "
+                    "that rank "
                     "0 was started by the same launcher and the same user",
                     operation="rendezvous",
                     ranks=(0,),
@@ -130,7 +133,7 @@ class LocalJob:
             return None
 
     def _lock(self, directory: Path) -> bool:
-        """Take this rank's lock; fails when another process holds it: the directory is then of an ending job."""
+        """Take this rank's lock; fails when another process holds it: the directory is of an ending job."""
         try:
             descriptor = os.open(
                 directory / f"alive.{self._rank}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600

@@ -21,7 +21,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class ObjectCalls:
-    """Mixed into the communicator. Every method blocks; see :mod:`pycomm.objects` for what the codecs keep."""
+    """Mixed into the communicator. Every method blocks; :mod:`pycomm.objects` says what codecs keep."""
 
     rank: int
     size: int

@@ -1,9 +1,9 @@
 """Python objects as bytes, safely: decoding creates data and runs nothing.
 
-The default codec ``"safe"`` keeps ``None``, bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset,
-dict, NumPy arrays and scalars (also ml_dtypes), at any depth. It is MessagePack with extension types for what MessagePack
-has not. ``"pickle"`` keeps nearly everything, and lets whoever sends the bytes run code here: it must be asked for by
-name, on both sides.
+The default codec ``"safe"`` keeps ``None``, bool, int, float, complex, str, bytes, bytearray, list, tuple,
+set, frozenset, dict, NumPy arrays and scalars (also ml_dtypes), at any depth. It is MessagePack with
+extension types for what MessagePack has not. ``"pickle"`` keeps nearly everything, and lets whoever sends the
+bytes run code here: it must be asked for by name, on both sides.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def _pack_array(array: np.ndarray[Any, Any], code: int) -> msgspec.msgpack.Ext:
     dtype = array.dtype
     if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
         raise UsageError(
-            f"an array of {dtype} cannot be encoded safely; convert it to a plain dtype, or use codec='pickle'"
+            f"an array of {dtype} cannot be encoded safely; convert it to a plain dtype, or use "
+            "codec='pickle'"
         )
     # ml_dtypes call themselves void in .str; their name says what they are.
     name = dtype.name if dtype.kind == "V" and dtype.name != f"void{dtype.itemsize * 8}" else dtype.str
@@ -59,7 +60,8 @@ def _pack(obj: Any, depth: int = 0) -> Any:
     if isinstance(obj, np.generic):
         return _pack_array(np.asarray(obj), _SCALAR)
     raise UsageError(
-        f"a {type(obj).__module__}.{type(obj).__qualname__} cannot be encoded safely; send plain data (numbers, text, "
+        f"a {type(obj).__module__}.{type(obj).__qualname__} cannot be encoded safely; send plain data "
+        "(numbers, text, "
         "bytes, containers, NumPy arrays), or use codec='pickle' on both sides if you trust every rank"
     )
 
@@ -181,5 +183,6 @@ def decode(data: bytes | bytearray | memoryview, codec: Codec = "safe") -> Any:
         return _decoder.decode(data)
     except (msgspec.DecodeError, ValueError, TypeError, AttributeError, ImportError, RecursionError) as error:
         raise ProtocolError(
-            f"{len(data)} bytes received as an object cannot be decoded: {error}; every rank must use the same codec"
+            f"{len(data)} bytes received as an object cannot be decoded: {error}; every rank must use the "
+            "same codec"
         ) from error

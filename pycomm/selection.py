@@ -134,7 +134,7 @@ class Selector:
         return registry.planner(name).rejects(request) is None
 
     def choose(self, call: Call, algorithm: str | None = None) -> Call:
-        """Settle how the call is performed; returns it with its schedule, or as it is when the backend has its own.
+        """Settle how the call is performed; returns it with its schedule, or as it is for the backend's own.
 
         Raises
         ------

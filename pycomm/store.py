@@ -1,10 +1,10 @@
 """Where the ranks of a job exchange addresses before they can talk: small values under names, written once.
 
-======================  =============================================================================================
+======================  =================================================================================
 :class:`MemoryStore`    ranks are threads of one process
-:class:`FileStore`      ranks share a file system; used on one host, where it also carries the job's secret
+:class:`FileStore`      ranks share a file system; on one host it also carries the job's secret
 :class:`TcpStore`       ranks reach one host over the network; authenticated by the job's secret
-======================  =============================================================================================
+======================  =================================================================================
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Store(Protocol):
 
 def _late(key: str, timeout_s: float, where: str) -> DeadlineExceeded:
     return DeadlineExceeded(
-        f"waited {timeout_s:g} s for {key!r} in the {where}: the rank that writes it did not come; check that "
+        f"waited {timeout_s:g} s for {key!r} in the {where}: the rank that writes it did not come; check "
+        "that "
         "every rank was started and uses the same rendezvous",
         operation="rendezvous",
     )
@@ -46,7 +47,8 @@ def _late(key: str, timeout_s: float, where: str) -> DeadlineExceeded:
 
 def _rewritten(key: str, where: str) -> UsageError:
     return UsageError(
-        f"{key!r} is already written in the {where} with another value: two jobs use one rendezvous, or a rank "
+        f"{key!r} is already written in the {where} with another value: two jobs use one rendezvous, or a "
+        "rank "
         "number is used twice"
     )
 
@@ -140,7 +142,7 @@ class FileStore:
 
 
 class TcpStore:
-    """A store that rank 0 serves over TCP, by the compiled core. Only who knows the secret gets in. Thread-safe.
+    """A store that rank 0 serves over TCP. Only who knows the secret gets in. Thread-safe.
 
     Made by :meth:`serve` and :meth:`join`.
 
@@ -207,8 +209,10 @@ class TcpStore:
                 return cls(host, port, client)
             if time.monotonic() >= deadline:
                 raise DeadlineExceeded(
-                    f"waited {timeout_s:g} s for this job's store at {host}, ports {', '.join(map(str, ports))}: "
-                    "check that rank 0 runs there, that the ports are open between the hosts and that every rank has "
+                    f"waited {timeout_s:g} s for this job's store at {host}, ports "
+                    f"{', '.join(map(str, ports))}: "
+                    "check that rank 0 runs there, that the ports are open between the hosts and that every "
+                    "rank has "
                     "the same secret",
                     operation="rendezvous",
                     ranks=(0,),
@@ -230,7 +234,7 @@ class TcpStore:
 
 
 def tcp_endpoint(store: Store, rank: int, secret: str, *, timeout_s: float) -> tuple[str, int]:
-    """Return host and port of a TCP store of the job; where there is none, rank 0 starts one on the loopback address.
+    """Return host and port of a TCP store of the job; where there is none, rank 0 starts one on this host.
 
     Parameters
     ----------

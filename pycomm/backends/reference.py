@@ -1,8 +1,9 @@
-"""The reference backend: ranks are threads of one process, every collective is the NumPy oracle. Slow, obviously right.
+"""The reference backend: ranks are threads of one process, collectives are the oracle. Slow, obviously right.
 
-All ranks of a group meet in one :class:`_Hub`. An operation is a *slot* of the hub, numbered in each rank's order of
-launches. The last rank to arrive compares the calls; when they agree it computes everybody's result and writes it. A
-call with a schedule is instead handed to one thread per rank that runs the program over the hub's message box.
+All ranks of a group meet in one :class:`_Hub`. An operation is a *slot* of the hub, numbered in each rank's
+order of launches. The last rank to arrive compares the calls; when they agree it computes everybody's result
+and writes it. A call with a schedule is instead handed to one thread per rank that runs the program over the
+hub's message box.
 """
 
 from __future__ import annotations
@@ -166,7 +167,8 @@ class _ReceiveWork:
             had = 0 if view is None else view.nbytes // self.call.dtype.itemsize
             sent = len(message.content) // message.dtype.itemsize
             self._error = Mismatch(
-                f"recv on rank {self._rank} expects {had} x {self.call.dtype.label}, but rank {message.source} "
+                f"recv on rank {self._rank} expects {had} x {self.call.dtype.label}, but rank "
+                f"{message.source} "
                 f"sent {sent} x {message.dtype.label} with tag {message.tag} (group {self._hub.name!r})"
             )
         else:
@@ -330,7 +332,8 @@ class ReferenceComm:
                 if self._rank not in slot.calls:
                     hub.fail(
                         PeerLost(
-                            f"rank {self._rank} left group {hub.name!r} while others wait for it in operation "
+                            f"rank {self._rank} left group {hub.name!r} while others wait for it in "
+                            "operation "
                             f"{seq}",
                             group=hub.name,
                             seq=seq,

@@ -1,8 +1,9 @@
 """Runs any schedule in Python over a backend's own sends and receives.
 
-The runner follows one rank's program. A RECV is posted as soon as nothing earlier touches its memory, and completed when
-a later op needs that memory or the program ends; so independent transfers overlap and the meaning stays that of running
-one op after the other. Memory lent to a send is given back before it is written again.
+The runner follows one rank's program. A RECV is posted as soon as nothing earlier touches its memory, and
+completed when a later op needs that memory or the program ends; so independent transfers overlap and the
+meaning stays that of running one op after the other. Memory lent to a send is given back before it is written
+again.
 
 A backend supplies three functions and nothing else:
 
@@ -13,7 +14,8 @@ A backend supplies three functions and nothing else:
 ``wait(handle, deadline)``
     Block until the transfer is complete; ``deadline`` is a value of :func:`time.monotonic` or ``None``.
 
-Views are flat uint8 arrays. They may be empty, and an empty message must travel all the same: ranks wait for it.
+Views are flat uint8 arrays. They may be empty, and an empty message must travel all the same: ranks wait for
+it.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class _Memory(NamedTuple):
 
 @dataclass(slots=True)
 class _Incoming:
-    """A receive under way: what it will write, and for RECV_REDUCE what it will read and the bytes that arrive."""
+    """A receive under way: what it will write; for RECV_REDUCE also what it will read, and what arrives."""
 
     handle: Handle
     target: _Memory
@@ -106,7 +108,8 @@ def run_schedule(
     Raises
     ------
     CommError
-        Whatever ``wait`` raises. Transfers under way are then the backend's to end before memory is given back.
+        Whatever ``wait`` raises. Transfers under way are then the backend's to end before memory is given
+        back.
     """
     if call.schedule is None:
         raise InternalError("run_schedule was given a call without a schedule")

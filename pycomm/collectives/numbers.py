@@ -1,11 +1,12 @@
-"""What the reduce ops mean on each element type, in plain NumPy: slow, short, and independent of the compiled core.
+"""What the reduce ops mean on each element type, in plain NumPy: independent of the compiled core.
 
-Arrays here hold the *storage* of a type (see :attr:`pycomm.types.DType.storage`): ``uint16`` for bfloat16, ``uint8`` for
-the float8 types. Half and float8 types are computed in float32 and rounded to nearest, ties to even.
+Arrays here hold the *storage* of a type (see :attr:`pycomm.types.DType.storage`): ``uint16`` for bfloat16,
+``uint8`` for the float8 types. Half and float8 types are computed in float32 and rounded to nearest, ties to
+even.
 
-Rules that a reader might ask for: integers wrap around; ``min`` and ``max`` propagate NaN; ``land`` and ``lor`` give 0 or
-1 and take NaN for true; on bool, sum and max are "or", prod and min are "and"; an integer average divides with
-truncation toward zero; a scaled integer is truncated toward zero and saturated.
+Rules that a reader might ask for: integers wrap around; ``min`` and ``max`` propagate NaN; ``land`` and
+``lor`` give 0 or 1 and take NaN for true; on bool, sum and max are "or", prod and min are "and"; an integer
+average divides with truncation toward zero; a scaled integer is truncated toward zero and saturated.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _float8_table(dtype: DType) -> npt.NDArray[np.float32]:
 
 
 def _to_float8(dtype: DType, values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Round to the nearest code, ties to the even one; beyond the largest value lies infinity (e5m2) or NaN (e4m3fn)."""
+    """Round to the nearest code, ties to even; beyond the largest lies infinity (e5m2) or NaN (e4m3fn)."""
     ebits, mbits, bias = _FLOAT8[dtype]
     first_special = 0x7F if dtype is DType.FLOAT8_E4M3FN else 0x7C
     grid = _float8_table(dtype)[:first_special].astype(np.float64)

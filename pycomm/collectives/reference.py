@@ -1,4 +1,4 @@
-"""What every collective delivers, computed in one place from all ranks' inputs: the oracle of backends and tests."""
+"""What every collective delivers, computed from all ranks' inputs: the oracle of backends and tests."""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ Offsets = npt.NDArray[np.int64]
 class Layout:
     """Where the chunks of one rank's spaces lie, in elements.
 
-    Chunk i of a space covers elements ``offsets[i] .. offsets[i + 1]``; each array has one entry more than the space has
-    chunks, and its last entry is the size of the space. Of an in-place schedule, INPUT and OUTPUT are the same.
+    Chunk i of a space covers elements ``offsets[i] .. offsets[i + 1]``; each array has one entry more than
+    the space has chunks, and its last entry is the size of the space. Of an in-place schedule, INPUT and
+    OUTPUT are the same.
     """
 
     input: Offsets

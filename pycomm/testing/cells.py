@@ -1,4 +1,4 @@
-"""The cells of the conformance suite: one collective call each, made on every rank and judged by the oracle."""
+"""The cells of the conformance suite: one call each, made on every rank and judged by the oracle."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def _ops(kind: CollectiveKind, dtype: DType) -> tuple[ReduceOp, ...]:
 def cells(nranks: int, *, quick: bool = False) -> Iterator[Cell]:
     """All cells for a group of ``nranks``, in a fixed order; roots rotate.
 
-    With ``quick`` every (collective, dtype, op) is called in one of its ways, in rotation, and float32 sums in all.
+    With ``quick`` every (collective, dtype, op) is called in one of its ways, in rotation, and float32 sums
+    in all.
     """
     counts = counts_for(nranks)
     index = 0
@@ -121,7 +122,7 @@ def schedule_cells(nranks: int, *, quick: bool = False) -> Iterator[Cell]:
 
 
 def ragged_table(kind: CollectiveKind, nranks: int, count: int) -> npt.NDArray[np.int64] | None:
-    """Counts of a ragged call: different for each block, some of them zero."""
+    """Make the counts of a ragged call: different for each block, some of them zero."""
     if not kind.is_ragged:
         return None
     if kind is _Kind.ALLTOALLV:
@@ -157,7 +158,7 @@ class _Bound:
     guard: Array | None
 
 
-def _bind(cell: Cell, rank: int, given: Array | None, want: Array | None, counts: Any, nranks: int) -> _Bound:
+def _bind(cell: Cell, rank: int, given: Array | None, want: Array | None, counts: Any) -> _Bound:
     dtype, kind = cell.dtype, equal_form(cell.kind)
     if kind is _Kind.BROADCAST:
         size = cell.count
@@ -220,7 +221,8 @@ def run_cell(comm: Communicator, cell: Cell) -> tuple[str, str]:
     Returns
     -------
     status, detail
-        ``"pass"``; ``"unsupported"`` when it is declared so and raised ``Unsupported``; ``"fail"`` with what was wrong.
+        ``"pass"``; ``"unsupported"`` when it is declared so and raised ``Unsupported``; ``"fail"`` with what
+        was wrong.
 
     Raises
     ------
@@ -231,7 +233,7 @@ def run_cell(comm: Communicator, cell: Cell) -> tuple[str, str]:
     offered = comm.supports(cell.kind, cell.dtype, cell.op)
     all_given, all_wanted = _truth(cell.kind, cell.dtype, cell.op, comm.size, cell.root, cell.count)
     given, want = all_given[comm.rank], all_wanted[comm.rank]
-    bound = _bind(cell, comm.rank, given, want, counts, comm.size)
+    bound = _bind(cell, comm.rank, given, want, counts)
     before = None if bound.send is None or bound.send is IN_PLACE else bound.send.copy()
     try:
         work = _call(comm, cell, bound, counts)

@@ -1,8 +1,9 @@
-"""The conformance suite: every cell that a backend declares must equal the oracle; all others must raise ``Unsupported``.
+"""The conformance suite: what a backend declares must equal the oracle, all else must raise ``Unsupported``.
 
-``python -m pycomm.testing.conformance --backend native --ranks 2,3,4`` runs it and prints the table of cells. All cells
-of one group size run in one set of ranks, so thousands of them take seconds. Under a launcher (``mpiexec -n 4 python -m
-pycomm.testing.conformance --backend mpi --launched``) the launched processes are the ranks.
+``python -m pycomm.testing.conformance --backend native --ranks 2,3,4`` runs it and prints the table of cells.
+All cells of one group size run in one set of ranks, so thousands of them take seconds. Under a launcher
+(``mpiexec -n 4 python -m pycomm.testing.conformance --backend mpi --launched``) the launched processes are
+the ranks.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def _entry(counts: Counter[str]) -> str:
 
 
 def render(backend: str, outcomes: Iterable[Outcome]) -> str:
-    """Print cells as a table: collectives down, dtypes across; how many calls were right, ``-`` where unsupported."""
+    """Print cells as a table of collectives and dtypes: how many were right, ``-`` where unsupported."""
     table: dict[str, dict[tuple[str, str], Counter[str]]] = {"cells": {}, "schedules": {}, "scenarios": {}}
     total: Counter[str] = Counter()
     failures = []

@@ -1,8 +1,9 @@
 """Data whose right answer is known exactly, and how results are judged.
 
-Every element depends on rank *and* position, so that a block in the wrong place or of the wrong rank shows. Elements are
-small integers whose sums and products are exact in every element type, so results must be equal bit by bit, whatever the
-order in which they were combined. Only an average of floats may round, once: it may differ by one step of its type.
+Every element depends on rank *and* position, so that a block in the wrong place or of the wrong rank shows.
+Elements are small integers whose sums and products are exact in every element type, so results must be equal
+bit by bit, whatever the order in which they were combined. Only an average of floats may round, once: it may
+differ by one step of its type.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _store(dtype: DType, values: npt.NDArray[np.int64]) -> Array:
 
 
 def factor_of(rank: int) -> float:
-    """What rank ``rank`` scales its contribution with in ``premul_sum``."""
+    """Return what rank ``rank`` scales its contribution with in ``premul_sum``."""
     return float(1 + rank % 2)
 
 

@@ -1,7 +1,8 @@
-"""Ranks as fresh processes of this host: started together, bounded in time, their results or failures collected.
+"""Ranks as fresh processes of this host: started together, bounded in time, results and failures collected.
 
-A rank is ``python -m pycomm.testing.worker``. It finds what to do in a private directory of the run, joins the group
-there, and leaves its result there. A rank that does not end in time is asked for the stacks of its threads, then killed.
+A rank is ``python -m pycomm.testing.worker``. It finds what to do in a private directory of the run, joins
+the group there, and leaves its result there. A rank that does not end in time is asked for the stacks of its
+threads, then killed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _OUTPUT_SHOWN = 6000
 
 
 def target_name(target: Callable[..., Any] | str) -> str:
-    """Name a module-level function so that another process finds it: ``file.py:function`` or ``module:function``."""
+    """Name a function so that another process finds it: ``file.py:function`` or ``module:function``."""
     if isinstance(target, str):
         return target
     if "<locals>" in target.__qualname__ or target.__qualname__ == "<lambda>":
@@ -80,7 +81,7 @@ class Ranks:
             process.wait()
 
     def output(self, rank: int) -> str:
-        """What a rank wrote to its standard streams."""
+        """Return what a rank wrote to its standard streams."""
         return (self.directory / f"output.{rank}").read_text(errors="replace")
 
     def result(self, rank: int) -> tuple[bool, Any]:

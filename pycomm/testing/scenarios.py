@@ -1,6 +1,7 @@
-"""What the conformance suite tries besides single collectives: messages, objects, batches, groups, odd buffers.
+"""What the conformance suite tries besides collectives: messages, objects, batches, groups, odd buffers.
 
-Each scenario is a function of a communicator that raises ``AssertionError`` by :func:`_check` when something is wrong.
+Each scenario is a function of a communicator that raises ``AssertionError`` by :func:`_check` when something
+is wrong.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def ring_of_messages(comm: Communicator) -> None:
 
 
 def tags_select(comm: Communicator) -> None:
-    """A receive takes the message of its tag, not the first one; messages of one tag keep their order."""
+    """Receive by tag, not by arrival; messages of one tag keep their order."""
     peer = comm.rank ^ 1
     if peer >= comm.size:
         return
@@ -74,7 +75,7 @@ def any_source(comm: Communicator) -> None:
 
 
 def message_to_self(comm: Communicator) -> None:
-    """A rank may send to itself."""
+    """Send to oneself."""
     into = np.zeros(3)
     work = comm.recv(into, comm.rank, 1, async_op=True)
     comm.send(np.arange(3.0), comm.rank, 1)
@@ -176,7 +177,7 @@ def odd_buffers(comm: Communicator) -> None:
 
 
 def random_floats(comm: Communicator) -> None:
-    """Sums of random floats are within n rounding steps of the exact sum of magnitudes; all ranks get the same bits."""
+    """Sum random floats: within n rounding steps of the sum of magnitudes, and the same bits on all ranks."""
     for dtype in (DType.FLOAT64, DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16):
         if not comm.supports(CollectiveKind.ALLREDUCE, dtype):
             continue
@@ -206,7 +207,7 @@ def premultiplied(comm: Communicator) -> None:
 
 
 def wrong_table(comm: Communicator) -> None:
-    """Counts of an alltoallv that do not fit raise on every rank, and the communicator stays usable."""
+    """Pass an alltoallv counts that do not fit: all ranks raise, and the communicator stays usable."""
     if comm.size == 1:
         return
     counts = [1] * comm.size

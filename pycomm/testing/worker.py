@@ -1,4 +1,4 @@
-"""One rank of a run: ``python -m pycomm.testing.worker DIRECTORY RANK``, started by :mod:`pycomm.testing.processes`."""
+"""One rank of :mod:`pycomm.testing.processes`: ``python -m pycomm.testing.worker DIRECTORY RANK``."""
 
 from __future__ import annotations
 
