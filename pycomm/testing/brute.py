@@ -1,8 +1,8 @@
 """A third opinion on schedules, by brute force: run it on exact multisets under one timing of everything.
 
 Nothing is inferred: ranks take turns as a seed says, each message is copied out of its sender's memory at
-once, as late as possible or at some moment in between, and at the end the results are compared. A schedule that
-is right is right under every timing; one that is wrong shows it under some. Meant for small schedules.
+once, as late as possible or at some moment in between, and at the end the results are compared. A schedule
+that is right is right under every timing; one that is wrong shows it under some. Meant for small schedules.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from pycomm.core import native
 from pycomm.schedule import OpKind, Schedule, Space
+from pycomm.verify.structure import messages
 
 __all__ = ["KINDS", "mutants"]
 
@@ -48,7 +48,7 @@ def _edited(schedule: Schedule, row: int, **columns: int) -> Schedule:
 
 
 def _partner(schedule: Schedule, row: int) -> int:
-    return int(native.verify_match(schedule.ops, schedule.offsets)[1][row])
+    return int(messages(schedule)[1].partner[row])
 
 
 def _drop(schedule: Schedule, rng: random.Random) -> Schedule | None:

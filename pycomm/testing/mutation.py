@@ -1,14 +1,14 @@
 """Who checks the checker: wrong schedules that the verifier must reject, made by the thousand.
 
 ``python -m pycomm.testing.mutation`` takes schedules of every planner, changes each a little in every way of
-:mod:`pycomm.testing.mutants`, and asks the verifier. A mutant that it lets pass is run by brute force under many
-timings (:mod:`pycomm.testing.brute`): when the results are right under all of them the change was none in
-meaning, and the mutant is *equivalent*; otherwise it is a *survivor*, a hole in the verifier, and the command
-exits with 1.
+:mod:`pycomm.testing.mutants`, and asks the verifier. A mutant that it lets pass is run by brute force under
+many timings (:mod:`pycomm.testing.brute`): when the results are right under all of them the change was none
+in meaning, and the mutant is *equivalent*; otherwise it is a *survivor*, a hole in the verifier, and the
+command exits with 1.
 
-The last column looks the other way: mutants rejected for wrong results or deadlock alone, although brute force
-found no fault. Structure (V1) and reads of unwritten or lent memory (V301, V305) are a matter of rules, and may
-reject what happens to work.
+The last column looks the other way: mutants rejected for wrong results or deadlock alone, although brute
+force found no fault. Structure (V1) and reads of unwritten or lent memory (V301, V305) are a matter of rules,
+and may reject what happens to work.
 """
 
 from __future__ import annotations
