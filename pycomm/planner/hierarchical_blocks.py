@@ -194,10 +194,10 @@ def alltoall(request: PlanRequest) -> Schedule:
     hosts, n = Hosts(request), request.nranks
     builder = ScheduleBuilder(request, NAME)
     order = np.argsort(hosts.host, kind="stable")  # ranks host by host
-    host_runs = [runs(hosts.ranks(h)) for h in range(hosts.count)]
+    cut = Runs([hosts.ranks(h) for h in range(hosts.count)])
     for rank in range(n):
-        _alltoall_program(builder, hosts, rank, order, host_runs)
-    return builder.finish(max(len(found) for found in host_runs) if hosts.count > 1 else 1)
+        _alltoall_program(builder, hosts, rank, order, cut)
+    return builder.finish(int(cut.number.max()) if hosts.count > 1 else 1)
 
 
 def _alltoall_program(
@@ -205,7 +205,7 @@ def _alltoall_program(
     hosts: Hosts,
     rank: int,
     order: Array,
-    host_runs: list[list[tuple[int, int, int]]],
+    cut: Runs,
 ) -> None:
     n, h = hosts.host.size, int(hosts.host[rank])
     size, me = int(hosts.sizes[h]), int(hosts.local[rank])
@@ -231,19 +231,17 @@ def _alltoall_program(
         position = np.delete(np.arange(size), me)
         target = exchange + np.arange(mine.size) * size + position[:, None]
         builder.copy(rank, scr(landed + np.arange(others.size * mine.size)), scr(target.reshape(-1)))
-    for k in range(mine.size):
-        peer = int(mine[(k + h + 1) % mine.size])
-        base = exchange + (k + h + 1) % mine.size * size
-        for i, first, count in host_runs[h]:
-            if peer == rank:
-                builder.copy(rank, scr(base + i, count), out(first, count))
-            else:
-                builder.send(rank, peer, scr(base + i, count))
-    for t in range(1, hosts.count):
-        far = (h - t) % hosts.count
-        source = int(hosts.members[far, me % hosts.sizes[far]])
-        for _, first, count in host_runs[far]:
-            builder.recv(rank, source, out(first, count))
+    turn = (np.arange(mine.size) + h + 1) % mine.size
+    _, first, count = cut.of(np.array([h]))
+    start = (exchange + turn[:, None] * size + np.cumsum(count) - count).reshape(-1)
+    peer, own = np.repeat(mine[turn], count.size), np.repeat(mine[turn] == rank, count.size)
+    first, count = np.tile(first, mine.size), np.tile(count, mine.size)
+    builder.send(rank, peer[~own], scr(start[~own], count[~own]))
+    builder.copy(rank, scr(start[own], count[own]), out(first[own], count[own]))
+    far = (h - np.arange(1, hosts.count)) % hosts.count
+    source = hosts.members[far, me % hosts.sizes[far]]
+    i, first, count = cut.of(far)
+    builder.recv(rank, source[i], out(first, count))
 
 
 def longest_split(request: PlanRequest) -> int:
