@@ -439,6 +439,7 @@ TEST_P(FlatKinds, EveryTypeAndOp) {
       const auto dtype = static_cast<DType>(d);
       const auto op = static_cast<ReduceOp>(o);
       if (reduce_many_fn(dtype, op) == nullptr) continue;
+      if (n > 4 && (d + o) % 3 != 0) continue;  // threads beyond cores cost time; a third will do there
       for (const Kind kind : {Kind::allreduce, Kind::reduce_scatter, Kind::reduce}) {
         for (const std::size_t count : {std::size_t{3}, std::size_t{301}, std::size_t{33'001}}) {
           if (count > 301 && d % 4 != o % 4) continue;  // a quarter of the grid in many stages

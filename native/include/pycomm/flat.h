@@ -40,7 +40,7 @@ std::string describe(const Descriptor& desc);
 // One rank's side of a group. Not thread-safe: one operation at a time, in the same order on every rank.
 class Flat {
  public:
-  // Bytes of the flat area of each region; it follows the RegionHeader.
+  // Bytes of the flat area of each region; it follows the RegionHeader. Good for up to 8,000 ranks.
   static std::size_t area_size(int nranks) noexcept;
 
   // `regions` must be shared by all and zeroed before any rank's first operation; they and `failure` outlive this.

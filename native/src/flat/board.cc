@@ -36,8 +36,8 @@ std::string name_ranks(const std::vector<int>& ranks) {
   return text;
 }
 
-// Spinning is right while a peer runs on another core, and holds it up when it waits for ours, whoever else made it wait:
-// hints go stale. So a wait that spun in vain halves the next one's spins, and one that did not lets them grow.
+// Spinning is right while a peer runs on another core, and holds it up when it waits for ours, whoever else made it
+// wait: hints go stale. So a wait that spun in vain halves the next one's spins, and one that did not lets them grow.
 constexpr int kMostSpins = 2000;
 constexpr int kFewestSpins = 16;
 constexpr int kYields = 400;
@@ -51,7 +51,11 @@ struct Party {
 }  // namespace
 
 Board::Board(Regions regions, int rank, int nranks, const Failure& failure, int spare_cores_hint)
-    : regions_(std::move(regions)), rank_(rank), nranks_(nranks), failure_(failure), spins_(spare_cores_hint < 0 ? kFewestSpins : kMostSpins) {
+    : regions_(std::move(regions)),
+      rank_(rank),
+      nranks_(nranks),
+      failure_(failure),
+      spins_(spare_cores_hint < 0 ? kFewestSpins : kMostSpins) {
   areas_.reserve(regions_.base.size());
   for (std::byte* base : regions_.base) areas_.push_back(reinterpret_cast<Area*>(base + sizeof(RegionHeader)));
 }

@@ -19,16 +19,23 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 // What a rank puts into its slot per stage: enough to make a stage's meeting cheap, and little enough that slots stay
-// in the second-level cache between writing and reading.
-constexpr std::size_t kStageBytes = 128 * 1024;
+// in the second-level cache between writing and reading. In parts a rank reads and combines but its share of that, so
+// there a stage may be larger, which saves switches between ranks when they share cores.
+constexpr std::size_t kStageBytes = std::size_t{128} << 10;
+constexpr std::size_t kPartsStageBytes = std::size_t{256} << 10;
 // From this size of result on, cutting the work in parts pays for a second stage.
-constexpr std::size_t kPartsFrom = 32 * 1024;
+constexpr std::size_t kPartsFrom = std::size_t{64} << 10;
 // Transfers of this size will not be found in a cache anyway, so they are written past them. (Results of reductions are
 // not: the detour that this takes costs more than it saves.)
-constexpr std::size_t kStreamFrom = 4 * 1024 * 1024;
+constexpr std::size_t kStreamFrom = std::size_t{4} << 20;
 
 constexpr std::size_t div_up(std::size_t a, std::size_t b) noexcept { return a / b + (a % b != 0); }
 constexpr std::size_t round_up(std::size_t a, std::size_t b) noexcept { return div_up(a, b) * b; }
+
+// One of `n` equal pieces of a stage, in whole cache lines.
+constexpr std::size_t piece_of(std::size_t stage, std::size_t n) noexcept {
+  return std::max(stage / n / kLine, std::size_t{1}) * kLine;
+}
 
 // The part of [0, total) that round `i` of `step` handles.
 constexpr std::size_t share(std::size_t total, std::size_t i, std::size_t step) noexcept {
@@ -148,7 +155,7 @@ Status Flat::Engine::move(Op& op) {
   const std::size_t lanes = route.same_to_all ? 1 : n;
   const bool is_inline = lanes * route.longest <= kInlineBytes;
   const std::size_t piece = is_inline ? std::max<std::size_t>(route.longest, 1)
-                                      : std::min(round_up(route.longest, kLine), kStageBytes / lanes / kLine * kLine);
+                                      : std::min(round_up(route.longest, kLine), piece_of(kStageBytes, lanes));
   const std::size_t rounds = std::max<std::size_t>(div_up(route.longest, piece), 1);
   op.streams = route.longest >= kStreamFrom;
 
@@ -222,7 +229,7 @@ Status Flat::Engine::reduce_parts(Op& op) {
   const auto me = static_cast<std::size_t>(rank_);
   const std::size_t count = call.desc.count;
   const std::size_t line = kLine / op.item;
-  const std::size_t longest_part = std::min(kStageBytes / op.item / n / line * line, round_up(div_up(count, n), line));
+  const std::size_t longest_part = std::min(piece_of(kPartsStageBytes, n) / op.item, round_up(div_up(count, n), line));
   const std::size_t step = longest_part * n;
   const std::size_t chunks = div_up(count, step);
   const std::size_t result = step * op.item;  // where in the slot
@@ -290,7 +297,7 @@ Status Flat::Engine::reduce_blocks(Op& op) {
   const bool is_inline = n * longest * op.item <= kInlineBytes;
   const std::size_t line = kLine / op.item;
   const std::size_t piece = is_inline ? std::max<std::size_t>(longest, 1)
-                                      : std::min(round_up(longest, line), kStageBytes / op.item / n / line * line);
+                                      : std::min(round_up(longest, line), piece_of(kStageBytes, n) / op.item);
 
   const auto fill = [&](std::size_t i) {
     std::size_t at = 0;
