@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -197,7 +198,7 @@ def _through_communicator(comm: Communicator, point: Point) -> Callable[[], obje
         return functools.partial(method, send, point.root)
     given: list[Any] = [send, None if whole and point.kind.reduces else recv]
     if point.kind.reduces:
-        given.append(point.op.label)
+        given.append(sys.intern(point.op.label))  # the short cut knows interned names only
     if point.kind.is_rooted:
         given.append(point.root)
     return functools.partial(method, *given)
