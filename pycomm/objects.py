@@ -125,6 +125,15 @@ def _dtype(name: str) -> np.dtype[Any]:
     return dtype
 
 
+_MAKERS: Final[dict[int, Callable[[Any], Any]]] = {
+    _TUPLE: tuple,
+    _SET: set,
+    _FROZENSET: frozenset,
+    _COMPLEX: lambda items: complex(*items),
+    _MAP: dict,
+}
+
+
 def _unpack(code: int, data: memoryview) -> Any:
     if code == _BYTEARRAY:
         return bytearray(data)
@@ -133,13 +142,7 @@ def _unpack(code: int, data: memoryview) -> Any:
     if code in (_ARRAY, _SCALAR):
         array = _unpack_array(data)
         return array if code == _ARRAY else array[()]
-    make: Callable[[Any], Any] | None = {
-        _TUPLE: tuple,
-        _SET: set,
-        _FROZENSET: frozenset,
-        _COMPLEX: lambda items: complex(*items),
-        _MAP: dict,
-    }.get(code)
+    make = _MAKERS.get(code)
     if make is None:
         raise ValueError(f"unknown extension type {code}")
     return make(_decoder.decode(data))

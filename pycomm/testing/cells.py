@@ -195,7 +195,8 @@ _BLOCKED = (_Kind.ALLGATHER, _Kind.GATHER, _Kind.REDUCE_SCATTER, _Kind.SCATTER)
 
 def _call(comm: Communicator, cell: Cell, bound: _Bound, counts: Any) -> Any:
     """Make the call on the public interface."""
-    kind, options = cell.kind, {"async_op": not cell.blocking, "algorithm": cell.algorithm}
+    kind = cell.kind
+    options: dict[str, Any] = {"async_op": not cell.blocking, "algorithm": cell.algorithm}
     if kind is _Kind.BARRIER:
         return comm.barrier(**options)
     options["dtype"] = cell.dtype

@@ -31,7 +31,7 @@ def _store(dtype: DType, values: npt.NDArray[np.int64]) -> Array:
     if dtype.is_float:
         return narrow(dtype, values.astype(np.float64 if dtype is DType.FLOAT64 else np.float32))
     if dtype is DType.BOOL:
-        return values % 2 == 1
+        return np.asarray(values % 2 == 1)
     return values.astype(dtype.storage)
 
 

@@ -10,7 +10,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,10 @@ def _load(name: str) -> Callable[..., Any]:
         spec.loader.exec_module(module)
     else:
         module = importlib.import_module(place)
-    target: Callable[..., Any] = reduce(getattr, qualname.split("."), module)  # type: ignore[arg-type]
+    found: Any = module
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    target: Callable[..., Any] = found
     return target
 
 

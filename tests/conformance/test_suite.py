@@ -71,8 +71,9 @@ def test_a_result_that_was_not_written_is_seen(kind: CollectiveKind) -> None:
         launch = comm._comm.launch
 
         def elsewhere(call: Call, **options: Any) -> Any:
-            is_it = call.kind is kind and call.recv is not None
-            return launch(replace(call, recv=call.recv.copy()) if is_it else call, **options)
+            if call.kind is kind and call.recv is not None:
+                call = replace(call, recv=call.recv.copy())
+            return launch(call, **options)
 
         comm._comm.launch = elsewhere  # type: ignore[method-assign]
         return run_cell(comm, a_cell(kind))
