@@ -31,6 +31,7 @@ import numpy as np
 from pycomm.backends.base import Bytes, Call, Capabilities, GroupConfig, Work
 from pycomm.backends.common import Lane, describe, pack_failure, remaining, unpack_failure
 from pycomm.backends.gloo_calls import DTYPES, Operation, Operations, tensor
+from pycomm.backends.loopback import Loopback
 from pycomm.config import setting
 from pycomm.errors import (
     Aborted,
@@ -251,6 +252,7 @@ class GlooComm:
         self._kept: list[object] = []
         self._failure: CommError | None = None
         self._closed = False
+        self._loopback = Loopback(config.rank)
         self._waiting = 0
         self._busy, self._ending = threading.Event(), threading.Event()
         self._watchdog: threading.Thread | None = None
@@ -353,6 +355,7 @@ class GlooComm:
                 return
             self._failure = failure
             self.start("stop", lambda: self._stop(failure))
+        self._loopback.fail(failure)
 
     def _stop(self, failure: CommError) -> None:
         if self.size == 1:
@@ -462,20 +465,24 @@ class GlooComm:
         self._fly(pending)
         return pending
 
-    def _message(self, call: Call, what: str, deadline: float) -> _Pending:
+    def _message(self, call: Call, what: str, deadline: float) -> Work:
         if not 0 <= call.tag < _TAG_LIMIT:
             raise UsageError(f"tag {call.tag} is out of range: the gloo backend takes 0 to {_TAG_LIMIT - 1}")
+        if call.peer == self.rank:  # Gloo has no connection to itself
+            if call.kind is CollectiveKind.SEND:
+                return self._loopback.send(_given(call.send), call.tag, what, deadline)
+            return self._loopback.recv(_given(call.recv), call.tag, what, deadline)
         if call.kind is CollectiveKind.SEND:
             return self._send(call.send, call.peer, call.tag, what, deadline)
         return self._recv(call.recv, call.peer, call.tag, what, deadline).names_source()
 
     def _send(self, view: Bytes | None, dst: int, tag: int, what: str, deadline: float) -> _Pending:
-        data = tensor(self._torch, _EMPTY if view is None else view)
+        data = tensor(self._torch, _given(view))
         operation = Operation(lambda _timeout: self._group.send([data], dst, tag), polls=False)
         return self._begin(operation, what, deadline, data)
 
     def _recv(self, view: Bytes | None, src: int, tag: int, what: str, deadline: float) -> _Pending:
-        data = tensor(self._torch, _EMPTY if view is None else view)
+        data = tensor(self._torch, _given(view))
 
         def begin(_timeout: timedelta) -> Any:
             return self._group.recv_anysource([data], tag) if src < 0 else self._group.recv([data], src, tag)
@@ -500,7 +507,8 @@ class GlooComm:
         return -1
 
 
-_EMPTY: Bytes = np.empty(0, np.uint8)
+def _given(view: Bytes | None) -> Bytes:
+    return np.empty(0, np.uint8) if view is None else view
 
 
 class _Ended:
