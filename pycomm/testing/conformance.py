@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Final
 
 from pycomm.communicator import Communicator
 from pycomm.errors import CommError, PycommError
@@ -25,6 +26,8 @@ from pycomm.testing.threads import run_threads
 from pycomm.types import DType
 
 __all__ = ["Outcome", "merge", "render", "run_group", "run_rank"]
+
+_TARGET: Final = "pycomm.testing.conformance:run_rank"  # by name: this module may run as __main__
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ def run_group(backend: str, nranks: int, *, quick: bool = False, timeout_s: floa
     """
     if backend == "reference":
         return merge(run_threads(nranks, lambda comm: run_rank(comm, quick), backend, max(timeout_s, 600.0)))
-    return merge(run_processes(nranks, run_rank, backend, args=(quick,), timeout_s=timeout_s, run_s=600.0))
+    return merge(run_processes(nranks, _TARGET, backend, args=(quick,), timeout_s=timeout_s, run_s=600.0))
 
 
 def _entry(counts: Counter[str]) -> str:
