@@ -44,7 +44,7 @@ struct ExecutorEnv {
 
 // One operation of the collective lane.
 struct ExecuteCall {
-  Descriptor desc;              // dtype, op, factor; root for messages
+  Descriptor desc{};            // dtype, op, factor; root for messages
   std::uint64_t agreement = 0;  // hash of desc: travels in every frame
   std::uint64_t seq = 0;        // grows with every collective of the group
   const void* input = nullptr;  // in place: the one buffer, in both fields
