@@ -12,7 +12,6 @@ namespace pycomm {
 
 using flat::Extent;
 using flat::kInlineBytes;
-using flat::kSlotBytes;
 using flat::Route;
 
 namespace {
