@@ -183,6 +183,11 @@ def test_integer_averages_truncate_toward_zero(dtype: DType) -> None:
         native.divide(raw(out), raw(a), int(dtype), divisor)
         want = [(-1 if v < 0 else 1) * (abs(v) // divisor) for v in map(int, a)]
         assert out.tolist() == want
+    if dtype.itemsize < 8:  # the sum need not fit the type
+        wide = [samples(dtype, 600, 70 + k) for k in range(6)]
+        exact = [sum(column) for column in zip(*(x.tolist() for x in wide), strict=True)]
+        native.reduce_many(raw(wide[2]), [raw(x) for x in wide], int(dtype), int(ReduceOp.AVG), 6)
+        assert wide[2].tolist() == [(-1 if v < 0 else 1) * (abs(v) // 6) for v in exact]
     small = [np.full(10, v, a.dtype) for v in (1, 2, 5, 6, 6)]
     native.reduce_many(raw(small[3]), [raw(x) for x in small], int(dtype), int(ReduceOp.AVG), 5)
     assert small[3].tolist() == [4] * 10

@@ -128,6 +128,11 @@ using Float8E4M3 = Small<std::uint8_t, std::int8_t, 3, -6, 0x7e, 0x7f, 0x7f>;
 using Float8E5M2 = Small<std::uint8_t, std::int8_t, 2, -14, 0x7c, 0x7c, 0x7e>;
 
 template <typename F>
+constexpr bool kIsFloat = requires {
+  F::kNan;
+};
+
+template <typename F>
 constexpr bool kNarrow = sizeof(typename F::Bits) < 4;
 
 // ---- operations on bit patterns ------------------------------------------------------------------------------------
@@ -356,10 +361,34 @@ constexpr bool kDivides<IntSum<F>> = true;
 template <typename F>
 constexpr bool kDivides<FloatSum<F>> = true;
 
+// Average of integers below 64 bits: the exact sum, divided. Sums of up to 2^20 of them, and their quotients truncated,
+// are exact in double (see divide_int).
+template <typename F>
+void average_many(void* out, const void* const* inputs, int n, std::size_t count, int divisor) noexcept {
+  using U = typename F::Bits;
+  using V = typename F::Value;
+  double sum[kBlock];
+  const double by = divisor;
+  for (std::size_t at = 0; at < count; at += kBlock) {
+    const std::size_t m = block_size(count, at);
+    const std::size_t offset = at * sizeof(U);
+    for (std::size_t i = 0; i < m; ++i) sum[i] = 0.0;
+    for (int k = 0; k < n; ++k) {
+      const void* in = byte_at(inputs[k], offset);
+      for (std::size_t i = 0; i < m; ++i) sum[i] += static_cast<double>(static_cast<V>(load<U>(in, i)));
+    }
+    void* const to = byte_at(out, offset);
+    for (std::size_t i = 0; i < m; ++i) store<U>(to, i, static_cast<U>(static_cast<std::int64_t>(sum[i] / by)));
+  }
+}
+
 // `out` may be one of the inputs, so a block is complete in `sum` before any of it is written.
 template <typename F, template <typename> class Op>
 void reduce_many(void* out, const void* const* inputs, int n, std::size_t count, int divisor) noexcept {
   using U = typename F::Bits;
+  if constexpr (kDivides<Op<F>> && !kIsFloat<F> && sizeof(U) < 8) {
+    if (divisor > 1) return average_many<F>(out, inputs, n, count, divisor);
+  }
   alignas(64) U sum[kBlock];
   for (std::size_t at = 0; at < count; at += kBlock) {
     const std::size_t m = block_size(count, at);
@@ -492,11 +521,6 @@ void divide_float(void* out, const void* a, std::size_t count, int divisor) noex
     for (std::size_t i = 0; i < count; ++i) store<U>(out, i, F::encode(F::decode(load<U>(a, i)) / by));
   }
 }
-
-template <typename F>
-constexpr bool kIsFloat = requires {
-  F::kNan;
-};
 
 template <typename F>
 void divide_bits(void* out, const void* a, std::size_t count, int divisor) noexcept {
