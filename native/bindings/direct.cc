@@ -71,12 +71,24 @@ bool read_array(PyObject* object, Array& out) {
   return true;
 }
 
+// Names are compared by identity first: literals are interned.
 bool read_op(PyObject* object, ReduceOp& out) {
   const Known& k = known();
-  for (std::size_t i = 0; i < k.ops.size(); ++i) {
-    if (k.ops[i] == object && object != nullptr) {
-      out = static_cast<ReduceOp>(i);
-      return true;
+  if (PyLong_Check(object)) {  // pycomm.ReduceOp
+    const long value = PyLong_AsLong(object);
+    if (value < 0 || value >= static_cast<long>(k.ops.size()) || k.ops[static_cast<std::size_t>(value)] == nullptr)
+      return PyErr_Clear(), false;
+    out = static_cast<ReduceOp>(value);
+    return true;
+  }
+  for (const bool by_value : {false, true}) {
+    if (by_value && PyUnicode_Check(object) == 0) return false;
+    for (std::size_t i = 0; i < k.ops.size(); ++i) {
+      if (k.ops[i] == nullptr) continue;
+      if (k.ops[i] == object || (by_value && PyUnicode_Compare(k.ops[i], object) == 0)) {
+        out = static_cast<ReduceOp>(i);
+        return true;
+      }
     }
   }
   return false;

@@ -191,6 +191,10 @@ class _Runner:
         src = self._span(src_space, src_start, count)
         dst = self._span(dst_space, dst_start, count)
         if kind == OpKind.SEND:
+            if src.begin == src.end:  # says that this rank has come so far: it leaves after every earlier receive
+                for incoming in self._incoming:
+                    self._complete(incoming)
+                self._incoming.clear()
             self._settle(src, writes=False)
             self._lent.append((self._isend(peer, channel, self._view(src)), src))
         elif kind == OpKind.RECV:

@@ -270,6 +270,14 @@ def abort(args: argparse.Namespace) -> None:
     )
 
 
+def allgather_ragged(comm: pycomm.Communicator, odd: bool) -> None:
+    """Each rank's own count is right; one rank believes another sends more."""
+    counts = [5] * comm.size
+    if odd:
+        counts[(comm.rank + 1) % comm.size] = 6
+    comm.allgatherv(np.ones(5, np.float32), np.empty(sum(counts), np.float32), counts)
+
+
 DISAGREEMENTS: dict[str, Callable[[pycomm.Communicator, bool], None]] = {
     "count": lambda c, odd: c.allreduce(np.ones(1001 if odd else 1000, np.float32)),
     "large count": lambda c, odd: c.allreduce(np.ones(1_000_001 if odd else 1_000_000, np.float32)),
@@ -285,11 +293,7 @@ DISAGREEMENTS: dict[str, Callable[[pycomm.Communicator, bool], None]] = {
     "root of a broadcast": lambda c, odd: c.broadcast(np.ones(1000, np.float32), root=1 if odd else 0),
     "root of a reduce": lambda c, odd: c.reduce(np.ones(9, np.float32), np.empty(9, np.float32), root=1 if odd else 0),
     "algorithm": lambda c, odd: c.allreduce(np.ones(1000, np.float32), algorithm="ring" if odd else "recursive_doubling"),
-    "counts": lambda c, odd: c.allgatherv(
-        np.ones(5, np.float32),
-        np.empty(5 * c.size + (1 if odd else 0), np.float32),
-        [5] * (c.size - 1) + [6 if odd else 5],
-    ),
+    "counts": lambda c, odd: allgather_ragged(c, odd),
     "splits of alltoallv": lambda c, odd: c.alltoallv(
         np.ones(c.size, np.float32), [1] * c.size, np.empty(c.size + (1 if odd else 0), np.float32),
         [2 if odd and i == 0 else 1 for i in range(c.size)],

@@ -172,6 +172,9 @@ class Binder {
     std::array<Hazards, 3> memory;
     std::vector<std::pair<std::uint32_t, std::uint32_t>> edges;  // earlier, later
     std::vector<std::uint32_t> before;
+    // A message without bytes says that its sender has come this far: it leaves after every earlier receive. Through
+    // the one before it, it waits for all that one has waited for.
+    std::vector<std::uint32_t> arrivals;
     for (std::uint32_t node = 0; node < nodes; ++node) {
       const Step& step = plan_.steps[plan_.node_step[node]];
       const std::uint64_t begin = plan_.node_begin(node);
@@ -179,6 +182,11 @@ class Binder {
       before.clear();
       if (step.kind != OpKind::recv) access(memory, step.src, begin, end, node, false, before);
       if (step.kind != OpKind::send) access(memory, step.dst, begin, end, node, true, before);
+      if (receives(step.kind)) arrivals.push_back(node);
+      if (step.kind == OpKind::send && step.nbytes == 0) {
+        before.insert(before.end(), arrivals.begin(), arrivals.end());
+        arrivals.assign(1, node);
+      }
       std::sort(before.begin(), before.end());
       before.erase(std::unique(before.begin(), before.end()), before.end());
       std::erase(before, node);

@@ -12,7 +12,8 @@ namespace {
 // Rings follow the flat area in each region.
 std::size_t rings_offset(int nranks) noexcept { return sizeof(RegionHeader) + Flat::area_size(nranks); }
 
-constexpr double kGoneGrace_s = 0.05;  // what a rank sent before it left is still taken
+constexpr double kGoneGrace_s = 0.5;  // what a rank sent before it left is still taken
+constexpr double kAskAround_s = 0.25;  // how long members may take to say where they are
 
 // Waiting spins only when every rank of this host can have a core of its own.
 Patience patience_for(int spare_cores) noexcept { return spare_cores >= 0 ? Patience{} : Patience{0, 200}; }
@@ -166,7 +167,11 @@ Status Group::perform(const FlatCall& call, const BoundPlan* plan, Deadline dead
   if (failure_.failed()) return failure_.cause();
   const std::uint64_t seq = started_.load(std::memory_order_relaxed) + 1;
   started_.store(seq, std::memory_order_seq_cst);
-  if (Status gone = departed(seq); !gone.ok()) return end(std::move(gone));
+  // Every member hears of a departure by itself; one that is still in an earlier operation may end it in peace.
+  if (Status gone = departed(seq); !gone.ok()) {
+    fail(gone, false);
+    return failure_.cause();
+  }
   Status status;
   if (plan == nullptr) {
     status = flat_->run(call, seq, deadline);
@@ -186,9 +191,36 @@ Status Group::perform(const FlatCall& call, const BoundPlan* plan, Deadline dead
     execute.output = call.recv;
     execute.deadline = deadline;
     status = executor_->execute(*plan, execute);
+    if (status.code() == Code::deadline) status = ask_around(seq, std::move(status));
   }
   finished_.store(seq, std::memory_order_relaxed);
   return end(std::move(status));
+}
+
+// A program waits for its neighbours, which may themselves be waiting. Whoever does not answer, or has not come to this
+// operation, is to blame.
+Status Group::ask_around(std::uint64_t seq, Status status) {
+  {
+    const std::lock_guard lock(answers_mutex_);
+    answers_.assign(config_.members.size(), -1);
+  }
+  tell_all(control(config_.id, ControlMessage::Kind::where, seq));
+  const auto all_answered = [this] {
+    const std::lock_guard lock(answers_mutex_);
+    return std::count(answers_.begin(), answers_.end(), -1) == 1;  // this rank itself
+  };
+  static_cast<void>(wait_until(all_answered, bell(), failure_, Deadline::after(kAskAround_s), Patience{0, 1}));
+  std::string text;
+  std::vector<int> ranks;
+  const std::lock_guard lock(answers_mutex_);
+  for (int r = 0; r < size(); ++r) {
+    const std::int64_t at = answers_[static_cast<std::size_t>(r)];
+    if (r == config_.rank || at >= static_cast<std::int64_t>(seq)) continue;
+    ranks.push_back(r);
+    text += "; rank " + std::to_string(r) + (at < 0 ? " does not answer" : " has only come to operation " + std::to_string(at));
+  }
+  if (ranks.empty()) return status;
+  return {Code::deadline, status.message() + text, std::move(ranks)};
 }
 
 // Passes a status on; one that the group cannot survive fails the group first.
@@ -358,7 +390,7 @@ void Group::on_control(int world_rank, const ControlMessage& message) {
     case ControlMessage::Kind::leave: {
       left_after_[static_cast<std::size_t>(rank)].store(static_cast<std::int64_t>(message.seq), std::memory_order_seq_cst);
       const std::uint64_t started = started_.load(std::memory_order_seq_cst);
-      if (started > finished_.load() && message.seq < started) fail(departed(started), true);
+      if (started > finished_.load() && message.seq < started) fail(departed(started), false);
       wake();
       break;
     }
@@ -393,9 +425,19 @@ void Group::on_control(int world_rank, const ControlMessage& message) {
            false);
       break;
     }
+    case ControlMessage::Kind::where:
+      context_->send_control(world_rank, control(config_.id, ControlMessage::Kind::here, started_.load()));
+      break;
+    case ControlMessage::Kind::here: {
+      const std::lock_guard lock(answers_mutex_);
+      if (static_cast<std::size_t>(rank) < answers_.size())
+        answers_[static_cast<std::size_t>(rank)] = static_cast<std::int64_t>(message.seq);
+      break;
+    }
     default:
       break;
   }
+  wake();
 }
 
 void Group::on_disagreement(int /*peer*/, std::uint64_t seq, std::uint64_t /*ours*/, std::uint64_t /*theirs*/) noexcept {
@@ -415,7 +457,7 @@ void Group::close() {
   closed_ = true;
   if (lane_ != nullptr) {
     finish_work();
-    if (!failure_.failed()) tell_all(control(config_.id, ControlMessage::Kind::leave, finished_.load()));
+    tell_all(control(config_.id, ControlMessage::Kind::leave, finished_.load()));
     failure_.set(closed_status());
     closing_.store(true, std::memory_order_seq_cst);
     {

@@ -92,6 +92,7 @@ class Group final : Context::GroupListener, MailboxListener {
   Status set_up();
   Status perform(const FlatCall& call, const BoundPlan* plan, Deadline deadline);
   Status departed(std::uint64_t seq) const;
+  Status ask_around(std::uint64_t seq, Status status);
   bool peer_left(int peer) const noexcept;
   Status end(Status status);
   void fail(const Status& cause, bool tell);
@@ -129,6 +130,9 @@ class Group final : Context::GroupListener, MailboxListener {
   std::atomic<std::uint64_t> started_{0};    // collectives begun
   std::atomic<std::uint64_t> finished_{0};   // collectives ended
   std::unique_ptr<std::atomic<std::int64_t>[]> left_after_;  // per rank: collectives it took part in, -1 while it stays
+
+  std::mutex answers_mutex_;
+  std::vector<std::int64_t> answers_;  // per rank: the operation it has come to, -1 while it has not said
 
   std::mutex courier_mutex_;
   std::condition_variable courier_wake_;

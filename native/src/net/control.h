@@ -17,11 +17,11 @@ namespace pycomm {
 struct ControlMessage {
   enum class Kind : std::uint8_t {
     // Of groups; their meaning is the group's.
-    failure,
-    mismatch,
-    dissent,
-    abort,
-    leave,
+    failure,  // of the group: code, and the ranks at fault and text as payload
+    dissent,  // a call that others disagree with: seq, Descriptor as payload
+    leave,    // the sender closes the group after seq collectives
+    where,    // which operation have you come to?
+    here,     // the answer: seq
     app,
     // Of the context.
     bye = 64,
