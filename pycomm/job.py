@@ -19,7 +19,6 @@ from pycomm.communicator import Communicator
 from pycomm.config import SETTINGS, setting
 from pycomm.errors import PycommError, UsageError
 from pycomm.launch import Placement, detect, is_loopback
-from pycomm.local_job import LocalJob
 from pycomm.store import FileStore, MemoryStore, Store, TcpStore
 
 __all__ = ["init"]
@@ -144,6 +143,8 @@ def _meet_in_directory(placement: Placement, directory: str, secret: str, timeou
 
 def _meet_on_this_host(placement: Placement, job: str, secret: str, timeout_s: float) -> _Meeting:
     """Meet in this user's runtime directory; the n-th job of this process meets the n-th of the others."""
+    from pycomm.local_job import LocalJob  # deferred: tempfile and shutil take their time to import
+
     global _made
     _made += 1
     local = LocalJob(f"{job}#{_made}", placement.rank, timeout_s)

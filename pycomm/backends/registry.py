@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from pycomm.backends.base import Backend
@@ -19,6 +18,8 @@ _BUILT_IN = {name: f"pycomm.backends.{name}:BACKEND" for name in ("native", "ref
 @cache
 def _targets() -> dict[str, str]:
     """``module:object`` by name. Ours come first: an outside package cannot replace a name of ours."""
+    from importlib.metadata import entry_points  # deferred: it takes as long to import as all of pycomm
+
     found = {point.name: point.value for point in entry_points(group=_GROUP)}
     return {**found, **_BUILT_IN}
 
@@ -48,12 +49,12 @@ def get_backend(name: str, *, usable: bool = True) -> Backend:
     target = _targets().get(name)
     if target is None:
         raise UsageError(f"there is no backend {name!r}; choose one of {', '.join(backend_names())}")
-    point = EntryPoint(name, target, _GROUP)
+    module_name, _, attribute = target.partition(":")
     try:
-        module = importlib.import_module(point.module)
+        module = importlib.import_module(module_name)
     except ImportError as error:
         raise BackendUnavailable(f"backend {name!r} cannot be imported: {error}") from error
-    backend = cast("Backend", getattr(module, point.attr))
+    backend = cast("Backend", getattr(module, attribute))
     reason = backend.available() if usable else None
     if reason is not None:
         raise BackendUnavailable(f"backend {name!r} cannot be used here: {reason}")
