@@ -21,7 +21,9 @@ barrier     K      K (of no bytes)                     known as dissemination
 Best for small messages where the number of ranks is not a power of two; the alltoall also for many ranks and
 very small blocks, whose bytes it sends log2(n)/2 times to save n - log2 n messages.
 
-References ---------- J. Bruck, C.-T. Ho, S. Kipnis, E. Upfal, D. Weathersby, "Efficient algorithms for
+References
+----------
+J. Bruck, C.-T. Ho, S. Kipnis, E. Upfal, D. Weathersby, "Efficient algorithms for
 all-to-all communications in multiport message-passing systems", IEEE Trans. Parallel and Distributed Systems
 8(11), 1997. D. Hensgen, R. Finkel, U. Manber, "Two algorithms for barrier synchronization", Int. J. Parallel
 Programming 17(1), 1988.

@@ -25,7 +25,9 @@ Best on few ranks, and wherever messages cost little beyond their bytes, as insi
 steps. On many ranks the n-1 messages of one rank, and the receivers that all others write to at once, weigh
 more.
 
-References ---------- R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication
+References
+----------
+R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication
 operations in MPICH", Int. J. High Performance Computing Applications 19(1), 2005 (as the algorithms for short
 and for long messages that use no relay).
 """

@@ -28,7 +28,9 @@ Best for middle sizes on many ranks: bandwidth as a ring's, steps as a tree's. A
 tree that reaches it first to the end, so that one tree never waits for the other; a channel has to hold P
 messages.
 
-References ---------- P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast,
+References
+----------
+P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast,
 reduction and scan", Parallel Computing 35(12), 2009.
 """
 

@@ -27,7 +27,9 @@ gather              h      the largest subtree below the root  the root receives
 Best for small messages: few steps on any number of ranks. Large k trades steps for messages of one rank, good
 where sending is cheap and flying is long.
 
-References ---------- R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication
+References
+----------
+R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication
 operations in MPICH", Int. J. High Performance Computing Applications 19(1), 2005.
 """
 

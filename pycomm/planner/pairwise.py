@@ -17,7 +17,9 @@ reduce_scatter  n-1    n-1                   no scratch, the least possible
 Best for large messages on networks that every pair can cross at full speed: no block is sent twice, and no
 receiver is flooded as with :mod:`pycomm.planner.direct`.
 
-References ---------- R. Thakur, A. Choudhary, "All-to-all communication on meshes with wormhole routing",
+References
+----------
+R. Thakur, A. Choudhary, "All-to-all communication on meshes with wormhole routing",
 Int. Parallel Processing Symposium, 1994.
 """
 

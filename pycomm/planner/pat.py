@@ -25,7 +25,9 @@ reduce_scatter  K      n-1                   the same
 Best for small and middle messages on many ranks and any n, above all for reduce_scatter, where Bruck has no
 equal.
 
-References ---------- S. Jeaugey, "PAT: a new algorithm for all-gather and reduce-scatter operations at
+References
+----------
+S. Jeaugey, "PAT: a new algorithm for all-gather and reduce-scatter operations at
 scale", arXiv:2506.20252, 2025.
 """
 

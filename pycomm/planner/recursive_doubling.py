@@ -21,7 +21,9 @@ Best for small messages: no algorithm has fewer rounds on a power of two. A part
 a rank sent when the next result arrives, and nothing would tell; so each round of an allreduce writes memory
 of its own.
 
-References ---------- R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication
+References
+----------
+R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication
 operations in MPICH", Int. J. High Performance Computing Applications 19(1), 2005.
 """
 

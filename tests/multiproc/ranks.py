@@ -71,6 +71,7 @@ def run_rank(number: int, n: int, port: int, body: Body, pipe: int, timeout_s: f
             "native", rank=number, size=n, rendezvous=f"127.0.0.1:{port}", secret=SECRET, timeout_s=timeout_s
         )
         body(comm, say)
+        comm.close()
     except BaseException as error:
         say("crash", text="".join(traceback.format_exception(error)))
         return 1
