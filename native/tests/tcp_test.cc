@@ -366,7 +366,7 @@ TEST_P(Tcp, UnwantedPayloadIsReadAndForgotten) {
 TEST_P(Tcp, CancelReturnsAllMemoryAtOnce) {
   open(0);
   // Nobody takes the frames, so the connection fills up and a frame is left half-sent.
-  std::vector<std::byte> bytes = pattern(std::size_t{96} << 20, 7);
+  std::vector<std::byte> bytes = pattern(std::size_t{48} << 20, 7);
   Lent first{0};
   Lent second{0};
   send(0, 0, 1, bytes, first);
@@ -436,7 +436,7 @@ TEST_P(Tcp, AMalformedFrameIsTheEndOfThatPeerOnly) {
 
 TEST_P(Tcp, LendingEndsWhenThePeerGoes) {
   open(0);
-  const std::vector<std::byte> bytes = pattern(std::size_t{96} << 20, 7);
+  const std::vector<std::byte> bytes = pattern(std::size_t{48} << 20, 7);
   Lent lent{0};
   send(0, 0, 1, bytes, lent);
   std::this_thread::sleep_for(std::chrono::milliseconds(50));

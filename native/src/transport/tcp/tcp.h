@@ -45,7 +45,7 @@ struct KeptFrame {
   std::vector<std::byte> payload;
 };
 
-constexpr std::size_t kMaxKeptBytes = std::size_t{64} << 20;  // then the connections in question wait
+constexpr std::size_t kMaxKeptBytes = std::size_t{16} << 20;  // then the connections in question wait
 
 // All data connections of one context. Reactor thread only where nothing else is said.
 class Network : public std::enable_shared_from_this<Network> {
