@@ -36,7 +36,7 @@ const Known& known() {
       k->descrs[i] = numpy.attr("dtype")(kNames[i].first).release().ptr();
       k->dtypes[i] = kNames[i].second;
     }
-    constexpr const char* kOps[] = {"sum",  "prod", "min", "max",  "avg", nullptr /* needs a factor */,
+    constexpr const char* kOps[] = {"sum",  "prod", "min",  "max",  "avg", nullptr /* needs a factor */,
                                     "band", "bor",  "bxor", "land", "lor"};
     for (std::size_t i = 0; i < k->ops.size(); ++i)
       k->ops[i] = kOps[i] == nullptr ? nullptr : PyUnicode_InternFromString(kOps[i]);
@@ -129,7 +129,8 @@ bool bind_pair(Kind kind, const Array& send, const Array& recv, std::uint64_t n,
     default:
       return false;
   }
-  if ((kind == Kind::allreduce || kind == Kind::alltoall) && send.data != recv.data && overlap(send, recv)) return false;
+  if ((kind == Kind::allreduce || kind == Kind::alltoall) && send.data != recv.data && overlap(send, recv))
+    return false;
   call.send = send.data;
   call.recv = recv.data;
   return true;
@@ -166,8 +167,8 @@ bool bind(Kind kind, PyObject* const* args, const Group& group, FlatCall& call) 
   }
   Array recv = send;
   if (args[2] != Py_None && !read_array(args[2], recv)) return false;
-  return bind_pair(kind, send, recv, static_cast<std::uint64_t>(group.size()),
-                   static_cast<std::uint64_t>(group.rank()), call);
+  return bind_pair(kind, send, recv, static_cast<std::uint64_t>(group.size()), static_cast<std::uint64_t>(group.rank()),
+                   call);
 }
 
 PyObject* direct(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
@@ -204,9 +205,8 @@ py::object make_direct(const std::shared_ptr<Group>& group) {
   known();
   auto* const holder = new std::shared_ptr<Group>(group);
   // The capsule's pointer is the group itself (one load on the hot path); its context keeps the group alive.
-  PyObject* const capsule = PyCapsule_New(group.get(), nullptr, [](PyObject* c) {
-    delete static_cast<std::shared_ptr<Group>*>(PyCapsule_GetContext(c));
-  });
+  PyObject* const capsule = PyCapsule_New(
+      group.get(), nullptr, [](PyObject* c) { delete static_cast<std::shared_ptr<Group>*>(PyCapsule_GetContext(c)); });
   if (capsule == nullptr || PyCapsule_SetContext(capsule, holder) != 0) {
     delete holder;
     throw py::error_already_set();

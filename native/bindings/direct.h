@@ -10,8 +10,9 @@
 
 namespace pycomm::bindings {
 
-// A callable (kind: int, send, recv, op: str, root: int, timeout_s: float | None) -> bool. True: done. False: nothing has
-// been done, the call is not that simple (or is wrong, which the long way will explain). Raises the operation's failure.
+// A callable (kind: int, send, recv, op: str | int, root: int, timeout_s: float | None) -> bool. True: done. False:
+// nothing has been done, the call is not that simple (or is wrong, which the long way will explain). Raises the
+// operation's failure.
 pybind11::object make_direct(const std::shared_ptr<Group>& group);
 
 }  // namespace pycomm::bindings

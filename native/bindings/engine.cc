@@ -214,8 +214,8 @@ class PyGroup {
       const py::gil_scoped_release release;
       work = group_->launch(call, std::move(bound), timeout_s);
     }
-    return py::cast(std::make_unique<PyWork>(group_, std::move(work), call.desc.kind,
-                                             py::make_tuple(send, recv, counts_keep)));
+    return py::cast(
+        std::make_unique<PyWork>(group_, std::move(work), call.desc.kind, py::make_tuple(send, recv, counts_keep)));
   }
 
   py::object message(bool is_send, int peer, int tag, const py::object& buffer, int dtype, double timeout_s,
@@ -273,25 +273,27 @@ void bind_store(py::module_& module) {
              return take(std::move(client), "connecting to the store at " + host + ":" + std::to_string(port));
            }),
            py::arg("host"), py::arg("port"), py::arg("secret"), py::arg("family"), py::arg("timeout_s"))
-      .def("set",
-           [](StoreClient& self, const std::string& key, const py::bytes& value, double timeout_s) {
-             const std::string copy = value;
-             Status status = [&] {
-               const py::gil_scoped_release release;
-               return self.set(key, copy, Deadline::after(timeout_s));
-             }();
-             if (!status.ok()) throw_status(status, "store");
-           },
-           py::arg("key"), py::arg("value"), py::arg("timeout_s"))
-      .def("get",
-           [](StoreClient& self, const std::string& key, double timeout_s) {
-             auto value = [&] {
-               const py::gil_scoped_release release;
-               return self.get(key, Deadline::after(timeout_s));
-             }();
-             return py::bytes(take(std::move(value), "store"));
-           },
-           py::arg("key"), py::arg("timeout_s"))
+      .def(
+          "set",
+          [](StoreClient& self, const std::string& key, const py::bytes& value, double timeout_s) {
+            const std::string copy = value;
+            Status status = [&] {
+              const py::gil_scoped_release release;
+              return self.set(key, copy, Deadline::after(timeout_s));
+            }();
+            if (!status.ok()) throw_status(status, "store");
+          },
+          py::arg("key"), py::arg("value"), py::arg("timeout_s"))
+      .def(
+          "get",
+          [](StoreClient& self, const std::string& key, double timeout_s) {
+            auto value = [&] {
+              const py::gil_scoped_release release;
+              return self.get(key, Deadline::after(timeout_s));
+            }();
+            return py::bytes(take(std::move(value), "store"));
+          },
+          py::arg("key"), py::arg("timeout_s"))
       .def("close", &StoreClient::close, py::call_guard<py::gil_scoped_release>());
 }
 

@@ -57,9 +57,9 @@ void set_error(const Status& status, const std::string& message, const std::stri
 }  // namespace
 
 const char* kind_name(Kind kind) noexcept {
-  constexpr const char* kNames[] = {"allreduce", "allgather", "reduce_scatter", "alltoall", "broadcast", "reduce",
-                                    "gather", "scatter", "barrier", "allgatherv", "reduce_scatterv", "alltoallv",
-                                    "gatherv", "scatterv", "send", "recv"};
+  constexpr const char* kNames[] = {
+      "allreduce", "allgather",  "reduce_scatter",  "alltoall",  "broadcast", "reduce",   "gather", "scatter",
+      "barrier",   "allgatherv", "reduce_scatterv", "alltoallv", "gatherv",   "scatterv", "send",   "recv"};
   const auto i = static_cast<std::size_t>(kind);
   return i < sizeof kNames / sizeof *kNames ? kNames[i] : "operation";
 }

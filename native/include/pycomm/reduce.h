@@ -1,4 +1,4 @@
-// Local arithmetic: combining two arrays of any supported type with any supported op, vectorised for the CPU it runs on.
+// Local arithmetic: combining two arrays of any supported type with any supported op, vectorised for the CPU at hand.
 #pragma once
 
 #include <cstddef>

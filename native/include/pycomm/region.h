@@ -18,9 +18,9 @@ struct alignas(64) RegionHeader {
   std::uint32_t magic;
   std::uint32_t owner;  // rank in the group
   std::uint64_t group;
-  std::uint8_t proof_owner[16];  // nonce written by the owner before it hands the region out
-  std::uint8_t proof_mapper[16]; // nonce written by a mapper, read back by the owner: the memory is really shared
-  Doorbell bell;                 // wakes the owner
+  std::uint8_t proof_owner[16];   // nonce written by the owner before it hands the region out
+  std::uint8_t proof_mapper[16];  // nonce written by a mapper, read back by the owner: the memory is really shared
+  Doorbell bell;                  // wakes the owner
 };
 
 // What a rank knows of its group's shared memory. Entry i belongs to rank i of the group; null where that rank's memory

@@ -72,7 +72,7 @@ class [[nodiscard]] Result {
 }  // namespace pycomm
 
 // Returns from the enclosing function when `expr` is a failed Status.
-#define PYCOMM_TRY(expr)                          \
-  do {                                            \
+#define PYCOMM_TRY(expr)                                                  \
+  do {                                                                    \
     if (::pycomm::Status status_ = (expr); !status_.ok()) return status_; \
   } while (false)

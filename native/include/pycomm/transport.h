@@ -1,9 +1,10 @@
 // The waist between what moves bytes and what decides which bytes move.
 //
-// A transport carries *frames*: a fixed 64-byte header and a payload. Frames from one peer arrive in order per channel; a
-// transport may hand a frame on as several smaller ones, one right after the other, with offset and nbytes to match. A transport knows nothing of collectives, tags or matching: it asks the Receiver where a payload goes
-// (`landing`) the moment its header is there, and tells it when the payload has landed. What nobody expects yet lands in
-// memory of the receiver's own, so a channel never blocks another.
+// A transport carries *frames*: a fixed 64-byte header and a payload. Frames from one peer arrive in order per channel;
+// a transport may hand a frame on as several smaller ones, one right after the other, with offset and nbytes to match.
+// A transport knows nothing of collectives, tags or matching: it asks the Receiver where a payload goes (`landing`) the
+// moment its header is there, and tells it when the payload has landed. What nobody expects yet lands in memory of the
+// receiver's own, so a channel never blocks another.
 #pragma once
 
 #include <atomic>
@@ -15,10 +16,10 @@
 
 namespace pycomm {
 
-constexpr std::uint32_t kFrameMagic = 0x50594331;  // "PYC1"
+constexpr std::uint32_t kFrameMagic = 0x50594331;     // "PYC1"
 constexpr std::size_t kMaxFramePayload = 256 * 1024;  // a longer message travels as several frames, the segments
-// Point-to-point frames use these channels: envelopes (eager, request, grant, refuse) must not overtake one another, and
-// long data must not delay them. Schedules use the channels below.
+// Point-to-point frames use these channels: envelopes (eager, request, grant, refuse) must not overtake one another,
+// and long data must not delay them. Schedules use the channels below.
 constexpr std::uint16_t kEnvelopeChannel = 0xFFFF;
 constexpr std::uint16_t kDataChannel = 0xFFFE;
 
@@ -50,8 +51,8 @@ struct FrameHeader {
 static_assert(sizeof(FrameHeader) == 64);
 
 // Where a payload goes. With `reduce`, dst[i] = operand[i] (op) payload[i] over count = nbytes / itemsize elements,
-// which a transport may apply piecewise on element boundaries; without it, the payload is copied to dst. A null dst means
-// that nobody wants the payload: it is read and forgotten.
+// which a transport may apply piecewise on element boundaries; without it, the payload is copied to dst. A null dst
+// means that nobody wants the payload: it is read and forgotten.
 struct Landing {
   void* dst = nullptr;
   const void* operand = nullptr;

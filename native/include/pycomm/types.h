@@ -58,8 +58,8 @@ struct Descriptor {
   Kind kind;
   DType dtype;
   ReduceOp op;
-  std::uint8_t flags;  // bit 0: round once (deterministic accumulation)
-  std::int32_t root;   // -1 when the collective has none
+  std::uint8_t flags;   // bit 0: round once (deterministic accumulation)
+  std::int32_t root;    // -1 when the collective has none
   std::uint64_t count;  // elements of the per-rank block (allreduce, broadcast, reduce: of the whole array)
   std::uint64_t plan;
   std::uint64_t counts;

@@ -1,8 +1,8 @@
 // Waiting: how a thread of the core waits for memory that another thread or process will change.
 //
-// Every wait has a deadline, ends when the group has failed, and is cheap: it spins briefly, then yields, then sleeps in
-// the kernel on the waiter's own doorbell. Whoever changes something that a rank may be waiting for rings that rank's
-// doorbell; ringing costs one load unless somebody sleeps.
+// Every wait has a deadline, ends when the group has failed, and is cheap: it spins briefly, then yields, then sleeps
+// in the kernel on the waiter's own doorbell. Whoever changes something that a rank may be waiting for rings that
+// rank's doorbell; ringing costs one load unless somebody sleeps.
 #pragma once
 
 #include <linux/futex.h>
@@ -102,8 +102,9 @@ struct alignas(64) Doorbell {
 // How a wait ended.
 enum class Waited : std::uint8_t { ready, deadline, failed };
 
-// Called by a sleeping thread after every nap (at least ten times a second), so that the owner of the thread can look at
-// what the core knows nothing of: Python looks at pending signals here. It may set the group's Failure to end the wait.
+// Called by a sleeping thread after every nap (at least ten times a second), so that the owner of the thread can look
+// at what the core knows nothing of: Python looks at pending signals here. It may set the group's Failure, which
+// ends the wait.
 struct SleepHook {
   void (*call)(void* arg) noexcept = nullptr;
   void* arg = nullptr;

@@ -22,7 +22,7 @@
 
 namespace pycomm::flat {
 
-constexpr std::size_t kInlineBytes = 48;         // payload that travels in the line itself
+constexpr std::size_t kInlineBytes = 48;                  // payload that travels in the line itself
 constexpr std::size_t kSlotBytes = std::size_t{1} << 20;  // per rank and parity; memory is taken when first used
 
 // The one cache line that peers poll. In the first stage of an operation it carries what the rank thinks the operation

@@ -66,12 +66,12 @@ Verdict Disagreement::judge(std::uint64_t seq, Entry& entry) {
     other_rank = entry.second_rank;
   }
   if (other == nullptr) return verdict;
-  verdict.status = Status(Code::mismatch,
-                          "ranks disagree in operation " + std::to_string(seq) + " of this group: rank " +
-                              std::to_string(rank_) + ": " + describe(*entry.ours) + "; rank " +
-                              std::to_string(other_rank) + ": " + describe(*other) +
-                              "; make the same call on every rank (the group stays usable)",
-                          {rank_, other_rank});
+  verdict.status =
+      Status(Code::mismatch,
+             "ranks disagree in operation " + std::to_string(seq) + " of this group: rank " + std::to_string(rank_) +
+                 ": " + describe(*entry.ours) + "; rank " + std::to_string(other_rank) + ": " + describe(*other) +
+                 "; make the same call on every rank (the group stays usable)",
+             {rank_, other_rank});
   return verdict;
 }
 

@@ -1,8 +1,8 @@
 // Ranks that made different calls: how each of them learns both sides.
 //
-// Whoever finds a frame of another call tells all members what it calls itself (a *dissent*: its rank and Descriptor). A
-// rank that hears a dissent and calls something else tells its own, once. Whoever knows two different descriptors for an
-// operation, its own included, can show both sides and ends the operation.
+// Whoever finds a frame of another call tells all members what it calls itself (a *dissent*: its rank and Descriptor).
+// A rank that hears a dissent and calls something else tells its own, once. Whoever knows two different descriptors for
+// an operation, its own included, can show both sides and ends the operation.
 #pragma once
 
 #include <cstdint>

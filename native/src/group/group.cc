@@ -12,7 +12,7 @@ namespace {
 // Rings follow the flat area in each region.
 std::size_t rings_offset(int nranks) noexcept { return sizeof(RegionHeader) + Flat::area_size(nranks); }
 
-constexpr double kGoneGrace_s = 0.5;  // what a rank sent before it left is still taken
+constexpr double kGoneGrace_s = 0.5;   // what a rank sent before it left is still taken
 constexpr double kAskAround_s = 0.25;  // how long members may take to say where they are
 
 // Waiting spins only when every rank of this host can have a core of its own.
@@ -93,7 +93,8 @@ Status Group::set_up() {
   if (!regions.ok()) return regions.status();
   regions_ = std::move(*regions);
 
-  const auto here = std::count_if(regions_.base.begin(), regions_.base.end(), [](const auto* p) { return p != nullptr; });
+  const auto here =
+      std::count_if(regions_.base.begin(), regions_.base.end(), [](const auto* p) { return p != nullptr; });
   const int spare_cores = static_cast<int>(std::thread::hardware_concurrency()) - static_cast<int>(here);
   patience_ = patience_for(spare_cores);
 
@@ -217,7 +218,8 @@ Status Group::ask_around(std::uint64_t seq, Status status) {
     const std::int64_t at = answers_[static_cast<std::size_t>(r)];
     if (r == config_.rank || at >= static_cast<std::int64_t>(seq)) continue;
     ranks.push_back(r);
-    text += "; rank " + std::to_string(r) + (at < 0 ? " does not answer" : " has only come to operation " + std::to_string(at));
+    text += "; rank " + std::to_string(r) +
+            (at < 0 ? " does not answer" : " has only come to operation " + std::to_string(at));
   }
   if (ranks.empty()) return status;
   return {Code::deadline, status.message() + text, std::move(ranks)};
@@ -307,11 +309,12 @@ Status Group::wait(const Message& message, double timeout_s) {
   } else {
     std::vector<int> missing;
     if (message.peer >= 0) missing.push_back(message.peer);
-    cause = Status(Code::deadline,
-                   std::string(message.operation) + (message.peer >= 0 ? " with rank " + std::to_string(message.peer)
-                                                                       : std::string(" from any rank")) +
-                       " was not through at its deadline",
-                   std::move(missing));
+    cause =
+        Status(Code::deadline,
+               std::string(message.operation) +
+                   (message.peer >= 0 ? " with rank " + std::to_string(message.peer) : std::string(" from any rank")) +
+                   " was not through at its deadline",
+               std::move(missing));
   }
   messages_->cancel(message.request, cause);
   if (PointToPoint::status(message.request).ok()) return {};  // it ended well at the last moment
@@ -388,7 +391,8 @@ void Group::on_control(int world_rank, const ControlMessage& message) {
   if (rank < 0) return;
   switch (message.kind) {
     case ControlMessage::Kind::leave: {
-      left_after_[static_cast<std::size_t>(rank)].store(static_cast<std::int64_t>(message.seq), std::memory_order_seq_cst);
+      left_after_[static_cast<std::size_t>(rank)].store(static_cast<std::int64_t>(message.seq),
+                                                        std::memory_order_seq_cst);
       const std::uint64_t started = started_.load(std::memory_order_seq_cst);
       if (started > finished_.load() && message.seq < started) fail(departed(started), false);
       wake();
@@ -440,7 +444,8 @@ void Group::on_control(int world_rank, const ControlMessage& message) {
   wake();
 }
 
-void Group::on_disagreement(int /*peer*/, std::uint64_t seq, std::uint64_t /*ours*/, std::uint64_t /*theirs*/) noexcept {
+void Group::on_disagreement(int /*peer*/, std::uint64_t seq, std::uint64_t /*ours*/,
+                            std::uint64_t /*theirs*/) noexcept {
   const Verdict verdict = disagreement_.found(seq);
   if (!verdict.tell) return;
   const std::optional<Descriptor> ours = disagreement_.ours(seq);

@@ -127,8 +127,8 @@ class Group final : Context::GroupListener, MailboxListener {
   std::unique_ptr<Lane> lane_;
   Disagreement disagreement_;
 
-  std::atomic<std::uint64_t> started_{0};    // collectives begun
-  std::atomic<std::uint64_t> finished_{0};   // collectives ended
+  std::atomic<std::uint64_t> started_{0};                    // collectives begun
+  std::atomic<std::uint64_t> finished_{0};                   // collectives ended
   std::unique_ptr<std::atomic<std::int64_t>[]> left_after_;  // per rank: collectives it took part in, -1 while it stays
 
   std::mutex answers_mutex_;

@@ -1,8 +1,8 @@
 // The collective lane: operations of one group, one at a time, in the order in which they were launched.
 //
-// An operation runs on the caller's thread when the lane is idle and the call blocks, else on a worker thread that starts
-// when first needed. The right to run is a token: `pending_` counts the operations that hold it or wait for it, whoever
-// raises it from zero has the token, and whoever finishes with others pending hands it to the worker.
+// An operation runs on the caller's thread when the lane is idle and the call blocks, else on a worker thread that
+// starts when first needed. The right to run is a token: `pending_` counts the operations that hold it or wait for it,
+// whoever raises it from zero has the token, and whoever finishes with others pending hands it to the worker.
 #pragma once
 
 #include <atomic>
