@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias, overload
 
@@ -15,7 +16,9 @@ from pycomm.buffers import as_buffer, as_dtype
 from pycomm.calls import Prepared, as_op, check_rank, check_timeout, prepare, ragged_counts
 from pycomm.config import setting
 from pycomm.errors import Mismatch, Unsupported, UsageError
+from pycomm.events import Phase
 from pycomm.hosts import host_identity
+from pycomm.journal import Journal
 from pycomm.object_calls import ObjectCalls
 from pycomm.schedule import Schedule
 from pycomm.selection import Selector, forced_algorithms
@@ -101,7 +104,9 @@ class Communicator(ObjectCalls):
         self._selector = Selector(
             self._capabilities, self.backend, self.size, self.rank, forced, self._hosts, self._agree
         )
-        plain = not forced and not self._round_once
+        folder = str(setting("events"))
+        self._journal = Journal(self.rank, self.name, folder)
+        plain = not forced and not self._round_once and not folder
         self._shortcut = self._comm.direct if plain else None
         self._direct = self._shortcut
 
@@ -759,6 +764,7 @@ class Communicator(ObjectCalls):
     def abort(self, reason: str) -> None:
         """End every operation of the group on all ranks with ``Aborted``. From any thread; twice is fine."""
         self._comm.abort(reason)
+        self._journal.aborted(reason)
 
     def close(self) -> None:
         """Release everything. Twice is fine. Groups split from this one stay usable."""
@@ -833,8 +839,10 @@ class Communicator(ObjectCalls):
         # The call itself is kept: its views own staged and scaled memory.
         batch = self._open_batch()
         blocking = batch is None and not async_op
-        work = Pending(lambda: self._comm.launch(call, blocking=blocking), finish, (call, prepared))
+        note = self._journal.open(call)
+        work = Pending(partial(self._comm.launch, call, blocking=blocking), finish, (call, prepared), note)
         if batch is not None:
+            note(Phase.QUEUED, None)
             batch.add(work)
             return work
         work.start()

@@ -18,6 +18,7 @@ from pycomm.backends.registry import get_backend
 from pycomm.communicator import Communicator
 from pycomm.config import SETTINGS, setting
 from pycomm.errors import PycommError, UsageError
+from pycomm.events import configure_logging
 from pycomm.launch import Placement, detect, is_loopback
 from pycomm.store import FileStore, MemoryStore, Store, TcpStore
 
@@ -85,6 +86,8 @@ def init(
         raise UsageError(f"timeout_s={wait_s:g} is not a positive number of seconds")
     with _LOCK:
         placement = detect(os.environ, rank=rank, size=size)
+        if setting("log"):  # else logging is the application's, or what the application has set up stays
+            configure_logging(setting("log"), placement.rank)
         meeting = _meet(
             placement, rendezvous or str(setting("store")), secret or str(setting("secret")), wait_s
         )

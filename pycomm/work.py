@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from pycomm.backends.base import Work
 from pycomm.errors import UsageError
+from pycomm.events import Phase
+from pycomm.journal import Note
 
 __all__ = ["DONE", "Batch", "Finished", "Pending"]
 
@@ -39,12 +41,17 @@ class Pending:
     Thread-safe. Dropping it without waiting is allowed: the operation goes on, its memory stays alive.
     """
 
-    __slots__ = ("_finish", "_inner", "_keep", "_lock", "_start")
+    __slots__ = ("_finish", "_inner", "_keep", "_lock", "_note", "_start")
 
     def __init__(
-        self, start: Callable[[], Work], finish: Callable[[], None] | None, keep: tuple[Any, ...]
+        self,
+        start: Callable[[], Work],
+        finish: Callable[[], None] | None,
+        keep: tuple[Any, ...],
+        note: Note | None = None,
     ) -> None:
         self._start: Callable[[], Work] | None = start
+        self._note = note  # forgotten once the end has been noted
         self._inner: Work | None = None
         self._finish = finish
         self._keep = keep
@@ -53,8 +60,20 @@ class Pending:
     def start(self) -> None:
         """Launch the operation; called once."""
         start, self._start = self._start, None
-        if start is not None:
+        if start is None:
+            return
+        if self._note is not None:
+            self._note(Phase.STARTED, None)
+        try:
             self._inner = start()
+        except BaseException as failure:
+            self._ended(failure)
+            raise
+
+    def _ended(self, failure: BaseException | None = None) -> None:
+        note, self._note = self._note, None
+        if note is not None:
+            note(Phase.DONE if failure is None else Phase.FAILED, failure)
 
     def _launched(self) -> Work:
         if self._inner is None:
@@ -77,7 +96,14 @@ class Pending:
         DeadlineExceeded
             ``timeout_s`` passed first.
         """
-        source = self._launched().wait(timeout_s)
+        try:
+            source = self._launched().wait(timeout_s)
+        except BaseException as failure:
+            if timeout_s is None or self.done():  # else only the caller's patience has ended
+                self._ended(failure)
+            raise
+        if self._note is not None:
+            self._ended()
         if self._finish is not None:
             with self._lock:
                 finish, self._finish = self._finish, None
