@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pycomm import _native as native
+from pycomm import _native as native  # noqa: TID251 (this is the door)
 from pycomm.errors import BackendUnavailable
 
 __all__ = ["CORE_VERSION", "native"]
 
 CORE_VERSION = 1
-"""Version of the interface between Python and C++; equals ``kCoreVersion`` in ``native/src/base/version.h``."""
+"""Version of the interface between Python and C++: ``kCoreVersion`` of ``native/src/base/version.h``."""
 
 if native.core_version != CORE_VERSION:
     raise BackendUnavailable(

@@ -1,7 +1,7 @@
 """Every exception that pycomm raises, and the diagnostics a schedule can earn.
 
-A message says what failed, where (rank, peer, operation, group), what was expected and what was found, and what to do
-next. Exceptions carry the same facts as attributes, so that programs need not parse text.
+A message says what failed, where (rank, peer, operation, group), what was expected and what was found, and
+what to do next. Exceptions carry the same facts as attributes, so that programs need not parse text.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Diagnostic:
     code
         Stable code such as ``"V301"``; the list is in ``docs/diagnostics.md``.
     rank, op
-        Where: the rank, and the index of the op in that rank's program; ``-1`` when the finding has no such place.
+        Where: the rank, and the index of the op in that rank's program; ``-1`` when the finding has no such
+        place.
     message
         One sentence: what was expected, what was found.
     """
@@ -66,8 +67,9 @@ class Diagnostic:
     message: str
 
     def __str__(self) -> str:
-        place = "".join((f" rank {self.rank}" if self.rank >= 0 else "", f" op {self.op}" if self.op >= 0 else ""))
-        return f"{self.code}{place}: {self.message}"
+        rank = f" rank {self.rank}" if self.rank >= 0 else ""
+        op = f" op {self.op}" if self.op >= 0 else ""
+        return f"{self.code}{rank}{op}: {self.message}"
 
 
 class ScheduleError(PycommError):

@@ -1,4 +1,4 @@
-"""The enumerations that every layer shares. Numbers are part of the wire format and equal those of the C++ core."""
+"""The enumerations that every layer shares; their numbers are part of the wire format, as in the C++ core."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class CollectiveKind(IntEnum):
 
 
 class ReduceOp(IntEnum):
-    """How contributions combine. ``AVG`` divides the sum by the group's size; ``PREMUL_SUM`` scales each input first."""
+    """How contributions combine.
+
+    ``AVG`` divides the sum by the group's size; ``PREMUL_SUM`` scales each input first.
+    """
 
     SUM = 0
     PROD = 1
@@ -74,7 +77,7 @@ class ReduceOp(IntEnum):
 
 
 class DType(IntEnum):
-    """Element types. ``BFLOAT16`` and the float8 types have no NumPy equivalent and travel as ml_dtypes or raw bits."""
+    """Element types; those that NumPy lacks (``BFLOAT16``, float8) travel as ml_dtypes or raw bits."""
 
     FLOAT64 = 0
     FLOAT32 = 1
@@ -114,14 +117,14 @@ class DType(IntEnum):
 
     @property
     def storage(self) -> np.dtype[np.generic]:
-        """The NumPy dtype that holds the bits: its own where NumPy has one, else an unsigned integer of its size."""
+        """NumPy dtype that holds the bits: its own where NumPy has one, else an unsigned integer."""
         return _STORAGE[self]
 
     def supports(self, op: ReduceOp) -> bool:
         """Whether ``op`` makes sense on this type.
 
-        Bitwise ops need integers or bool; ``AVG`` and ``PREMUL_SUM`` need numbers; all else is defined everywhere.
-        Averages of integers divide the exact sum with truncation toward zero.
+        Bitwise ops need integers or bool; ``AVG`` and ``PREMUL_SUM`` need numbers; all else is defined
+        everywhere. Averages of integers divide the exact sum with truncation toward zero.
         """
         if op in _BITWISE:
             return not self.is_float
@@ -132,9 +135,5 @@ class DType(IntEnum):
 
 _BITWISE = frozenset({ReduceOp.BAND, ReduceOp.BOR, ReduceOp.BXOR})
 _ITEMSIZE = {d: n for d, n in zip(DType, (8, 4, 2, 2, 1, 1, 1, 2, 4, 8, 1, 2, 4, 8, 1), strict=True)}
-_STORAGE: dict[DType, np.dtype[np.generic]] = {
-    d: np.dtype(
-        {DType.BFLOAT16: "uint16", DType.FLOAT8_E4M3FN: "uint8", DType.FLOAT8_E5M2: "uint8"}.get(d, d.name.lower())
-    )
-    for d in DType
-}
+_RAW = {DType.BFLOAT16: "uint16", DType.FLOAT8_E4M3FN: "uint8", DType.FLOAT8_E5M2: "uint8"}
+_STORAGE: dict[DType, np.dtype[np.generic]] = {d: np.dtype(_RAW.get(d, d.name.lower())) for d in DType}

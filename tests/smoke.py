@@ -1,4 +1,4 @@
-"""Run by the wheel gate outside the checkout: the installed package alone must import fast and reduce for real."""
+"""Run by the wheel gate outside the checkout: the installed package must import fast and reduce for real."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def main() -> None:
     subprocess.run([sys.executable, "-c", PROGRAM], check=True)
     subprocess.run([sys.executable, "-m", "pycomm", "doctor"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(
-        [sys.executable, "-m", "pycomm", "bench", "allreduce", "-np", "2", "-b", "8", "-e", "64K", "-n", "5"], check=True
+        [sys.executable, "-m", "pycomm", "bench", "allreduce", "-np", "2", "-b", "8", "-e", "64K", "-n", "5"],
+        check=True,
     )
     print(f"wheel: imports in {import_s * 1e3:.0f} ms and works at {where.parent}")
 

@@ -59,10 +59,11 @@ class Capabilities:
 class Call:
     """One operation, bound to memory.
 
-    ``send`` and ``recv`` are flat contiguous uint8 views of the caller's buffers (``None`` where the rank has none;
-    ``recv is send`` when in place); ``count`` is in elements of ``dtype``: of the whole array for allreduce, broadcast and
-    reduce, of one rank's block for the others. ``counts`` holds the count of every block of a ragged call (n values,
-    alltoallv: n*n, row s column d = what s sends to d; displacements are their running sums).
+    ``send`` and ``recv`` are flat contiguous uint8 views of the caller's buffers (``None`` where the rank has
+    none; ``recv is send`` when in place); ``count`` is in elements of ``dtype``: of the whole array for
+    allreduce, broadcast and reduce, of one rank's block for the others. ``counts`` holds the count of every
+    block of a ragged call (n values, alltoallv: n*n, row s column d = what s sends to d; displacements are
+    their running sums).
     ``peer`` and ``tag`` serve send and recv; ``peer=-1`` in recv means any source.
     ``schedule`` is the plan to run, or ``None`` for the backend's own collective.
     """
@@ -93,7 +94,8 @@ class Work(Protocol):
     def wait(self, timeout_s: float | None = None) -> int:
         """Block until it has ended; returns the source rank of a recv, else -1.
 
-        Raises the operation's failure each time it is asked, or ``DeadlineExceeded`` when ``timeout_s`` passes first.
+        Raises the operation's failure each time it is asked, or ``DeadlineExceeded`` when ``timeout_s``
+        passes first.
         """
 
 
@@ -135,17 +137,18 @@ class GroupConfig:
 class BackendComm(Protocol):
     """A backend's side of one communicator.
 
-    ``direct`` is a shortcut for the most frequent case or ``None``: a callable ``(kind, send, recv, op, root, timeout_s)``
-    that performs a blocking call of the backend's own collectives on NumPy arrays and returns ``True``, or returns
-    ``False`` without having done anything when the call is not that simple.
+    ``direct`` is a shortcut for the most frequent case or ``None``: a callable ``(kind, send, recv, op, root,
+    timeout_s)`` that performs a blocking call of the backend's own collectives on NumPy arrays and returns
+    ``True``, or returns ``False`` without having done anything when the call is not that simple.
     """
 
     direct: Callable[..., bool] | None
 
     def launch(self, call: Call, *, blocking: bool = False) -> Work:
-        """Start an operation. Operations of one rank start in the order of launch; the caller keeps memory alive.
+        """Start an operation.
 
-        With ``blocking`` the caller will wait at once, so the operation may as well be performed before this returns.
+        Operations of one rank start in the order of launch; the caller keeps memory alive. With ``blocking``
+        the caller will wait at once, so the operation may as well be performed before this returns.
         """
 
     def abort(self, reason: str) -> None:
@@ -166,7 +169,7 @@ class Backend(Protocol):
         """Why it cannot be used here, as one sentence; ``None`` when it can."""
 
     def capabilities(self) -> Capabilities:
-        """What it offers, completely."""
+        """Everything it offers."""
 
     def open(self, config: GroupConfig) -> BackendComm:
         """Join the group; every rank of it calls this. Raises a ``CommError`` within ``config.timeout_s``."""

@@ -1,4 +1,4 @@
-"""Our own engine: shared memory inside a host, TCP between hosts, schedules over both. The only user of its bindings."""
+"""Our own engine: shared memory inside a host, TCP between hosts, schedules over both."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pycomm.backends.base import Backend, Call, Capabilities, GroupConfig, Work
+from pycomm.backends.base import Backend, Bytes, Call, Capabilities, GroupConfig, Work
 from pycomm.backends.common import operands
-from pycomm.collectives.reference import block_counts
-from pycomm.collectives.spec import buffer_chunks, input_chunks, output_chunks
 from pycomm.config import setting
 from pycomm.core import native
 from pycomm.schedule import Schedule
+from pycomm.schedule.binding import bind
 from pycomm.store import tcp_endpoint
 from pycomm.types import CollectiveKind, DType, ReduceOp
 
@@ -26,7 +23,6 @@ __all__ = ["BACKEND", "NativeBackend", "NativeComm"]
 _COLLECTIVES = frozenset(CollectiveKind) - {CollectiveKind.SEND, CollectiveKind.RECV}
 _DTYPES = frozenset(DType)
 _REDUCTIONS = {dtype: frozenset(op for op in ReduceOp if dtype.supports(op)) for dtype in DType}
-_NONE: npt.NDArray[np.int64] = np.empty(0, np.int64)
 _MAX_PLANS = 256
 
 
@@ -57,17 +53,17 @@ _FINISHED = _Finished()
 class _Pending:
     """Work of the core; lives as long as the memory that the core may still write to."""
 
-    def __init__(self, work: Any, timeout_s: float) -> None:
+    def __init__(self, work: native.Work, timeout_s: float) -> None:
         self._work = work
         self._timeout_s = timeout_s
 
     def done(self) -> bool:
         """Whether it has ended."""
-        return bool(self._work.done())
+        return self._work.done()
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Wait for the end; the operation's own deadline bounds a wait that names none."""
-        return int(self._work.wait(self._timeout_s + 1 if timeout_s is None else timeout_s))
+        return self._work.wait(self._timeout_s + 1 if timeout_s is None else timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +85,7 @@ class NativeComm:
         This process's side of the job: connections to every rank of the world.
     """
 
-    def __init__(self, config: GroupConfig, context: Any) -> None:
+    def __init__(self, config: GroupConfig, context: native.Context) -> None:
         self.config = config
         self.context = context
         use_flat = bool(setting("flat"))
@@ -102,16 +98,16 @@ class NativeComm:
             config.timeout_s,
             use_flat,
         )
-        flat = bool(self._group.flat_ready)
+        flat = self._group.flat_ready
         self.capabilities = _capabilities(own=flat)
         self.direct: Callable[..., bool] | None = self._group.direct() if flat else None
-        self._plans: dict[_PlanKey, Any] = {}
+        self._plans: dict[_PlanKey, native.Plan] = {}
         self._lock = threading.Lock()
 
     @property
     def transports(self) -> list[str]:
         """How this rank reaches each rank of the group: ``shm``, ``tcp`` or ``self``."""
-        return list(self._group.transports)
+        return self._group.transports
 
     def launch(self, call: Call, *, blocking: bool = False) -> Work:
         """Start an operation; with ``blocking``, perform it on this thread."""
@@ -119,13 +115,15 @@ class NativeComm:
         if call.kind in (CollectiveKind.SEND, CollectiveKind.RECV):
             is_send = call.kind is CollectiveKind.SEND
             buffer = call.send if is_send else call.recv
-            work = self._group.message(
+            message = self._group.message(
                 is_send, call.peer, call.tag, buffer, int(call.dtype), timeout_s, courier=not blocking
             )
-            return _Pending(work, timeout_s)
+            return _Pending(message, timeout_s)
         if call.schedule is None:
             sides = operands(call, self.config.rank, self.config.size)
-            send, recv, plan = sides.send, sides.recv, None
+            send: Bytes | None = sides.send
+            recv: Bytes | None = sides.recv
+            plan = None
         else:
             send, recv, plan = call.send, call.recv, self._plan(call, call.schedule)
         work = self._group.collective(
@@ -145,7 +143,7 @@ class NativeComm:
         )
         return _FINISHED if work is None else _Pending(work, timeout_s)
 
-    def _plan(self, call: Call, schedule: Schedule) -> Any:
+    def _plan(self, call: Call, schedule: Schedule) -> native.Plan:
         counts = b"" if call.counts is None else call.counts.tobytes()
         key = _PlanKey(schedule.digest(), call.dtype.itemsize, call.count, counts)
         with self._lock:
@@ -178,7 +176,7 @@ class NativeBackend:
         return None
 
     def capabilities(self) -> Capabilities:
-        """What a group offers whose ranks share memory; on others, schedules take the place of own collectives."""
+        """List what a group offers whose ranks share memory; on others, schedules replace own collectives."""
         return _capabilities(own=True)
 
     def open(self, config: GroupConfig) -> NativeComm:
@@ -205,39 +203,24 @@ BACKEND: Backend = NativeBackend()
 
 
 def _group_id(name: str) -> int:
-    """Number that frames of the group carry; equal on every rank, since names are."""
+    """Derive the number that frames of the group carry; equal on every rank, since names are."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
-def _bind(call: Call, schedule: Schedule, rank: int) -> Any:
+def _bind(call: Call, schedule: Schedule, rank: int) -> native.Plan:
     """Bind a schedule's chunks to the elements of a call."""
-    kind, n, pieces = schedule.kind, schedule.nranks, schedule.pieces
-    blocks = block_counts(kind, n, call.count, call.counts)
-    edges = blocks[:, None] * np.arange(pieces + 1) // pieces
-    sizes = np.diff(edges, axis=1).reshape(-1)
-
-    def boundaries(chunks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes[chunks]))) if chunks.size else _NONE
-
-    if schedule.in_place:
-        whole = boundaries(buffer_chunks(kind, n, schedule.root, pieces, rank))
-        spaces = (whole, whole)
-    else:
-        spaces = (
-            boundaries(input_chunks(kind, n, schedule.root, pieces, rank)),
-            boundaries(output_chunks(kind, n, schedule.root, pieces, rank)),
-        )
+    layout = bind(schedule, rank, call.count, call.counts)
     return native.bind_plan(
-        int(kind),
+        int(schedule.kind),
         rank,
-        n,
+        schedule.nranks,
         schedule.root,
-        pieces,
+        schedule.pieces,
         schedule.in_place,
         call.dtype.itemsize,
         np.ascontiguousarray(schedule.program(rank)).reshape(-1),
-        spaces[0],
-        spaces[1],
-        boundaries(schedule.scratch_slots(rank).astype(np.int64)),
+        layout.input,
+        layout.output,
+        layout.scratch,
         int.from_bytes(schedule.digest()[:8], "little"),
     )

@@ -191,7 +191,7 @@ class _Runner:
         src = self._span(src_space, src_start, count)
         dst = self._span(dst_space, dst_start, count)
         if kind == OpKind.SEND:
-            if src.begin == src.end:  # says that this rank has come so far: it leaves after every earlier receive
+            if src.begin == src.end:  # a signal says how far this rank is: it leaves after earlier receives
                 for incoming in self._incoming:
                     self._complete(incoming)
                 self._incoming.clear()

@@ -1,34 +1,38 @@
 """The Schedule: what every rank does, in units of chunks.
 
-A schedule is a table. Each row is one *op* of one rank; the rows of a rank, in order, are its *program*. A program means
-what it says when it is run one op after the other; an executor may overlap whatever does not touch the same memory.
+A schedule is a table. Each row is one *op* of one rank; the rows of a rank, in order, are its *program*. A
+program means what it says when it is run one op after the other; an executor may overlap whatever does not
+touch the same memory.
 
-======  ===========================================================================================================
+======  ======================================================================================================
 kind    meaning
-======  ===========================================================================================================
+======  ======================================================================================================
 COPY    ``dst := src`` (both local)
-SEND    hands ``src`` to ``peer`` on ``channel`` and goes on; the memory stays lent until the peer has received it
+SEND    hands ``src`` to ``peer`` on ``channel``, goes on; the memory stays lent until the peer has it all
 RECV    waits for the next message from ``peer`` on ``channel``; ``dst := message``
 REDUCE  ``dst := dst (op) src`` (both local)
 RECV_REDUCE
         waits for the next message from ``peer`` on ``channel``; ``dst := src (op) message``; src may be dst
-======  ===========================================================================================================
+======  ======================================================================================================
 
-The k-th message sent from a to b on a channel is the k-th received there. A *span* is a run of ``count`` chunks of one
-*space*: INPUT (what the caller sends), OUTPUT (what the caller receives) or SCRATCH. INPUT is never written.
+The k-th message sent from a to b on a channel is the k-th received there. A *span* is a run of ``count``
+chunks of one *space*: INPUT (what the caller sends), OUTPUT (what the caller receives) or SCRATCH. INPUT is
+never written.
 
-Chunks have identities, so that bytes can be bound to them when the count is known (also for ragged collectives): the
-*global chunks* of a collective (see :mod:`pycomm.collectives.spec`) and, per rank, which of them each index of INPUT and
-OUTPUT is. A scratch slot names the global chunk that it has the size of.
+Chunks have identities, so that bytes can be bound to them when the count is known (also for ragged
+collectives): the *global chunks* of a collective (see :mod:`pycomm.collectives.spec`) and, per rank, which of
+them each index of INPUT and OUTPUT is. A scratch slot names the global chunk that it has the size of.
 
-A SEND and a RECV may also move nothing: a *signal*, with count 0 and ``-1`` in the columns of its span. It says that the
-sender has come this far: it leaves only when every receive that stands before it in the program has ended.
+A SEND and a RECV may also move nothing: a *signal*, with count 0 and ``-1`` in the columns of its span. It
+says that the sender has come this far: it leaves only when every receive that stands before it in the program
+has ended.
 
-In an *in-place* schedule INPUT and OUTPUT are one buffer and ops name OUTPUT only (``reduce_scatter``, ``scatter``: INPUT
-only); the initial content is the caller's input at its natural place, and the result is expected at its natural place
-(``allgather``: block ``rank`` of OUTPUT holds the input; ``reduce_scatter``: block ``rank`` of INPUT holds the result).
-The chunks of that buffer are :func:`pycomm.collectives.spec.buffer_chunks`. A rank without result (``reduce`` and
-``gather``, not the root) keeps its buffer as it was; what else lies in the buffer besides the result is undefined.
+In an *in-place* schedule INPUT and OUTPUT are one buffer and ops name OUTPUT only (``reduce_scatter``,
+``scatter``: INPUT only); the initial content is the caller's input at its natural place, and the result is
+expected at its natural place (``allgather``: block ``rank`` of OUTPUT holds the input; ``reduce_scatter``:
+block ``rank`` of INPUT holds the result). The chunks of that buffer are
+:func:`pycomm.collectives.spec.buffer_chunks`. A rank without result (``reduce`` and ``gather``, not the root)
+keeps its buffer as it was; what else lies in the buffer besides the result is undefined.
 """
 
 from __future__ import annotations
@@ -73,7 +77,7 @@ class Span(NamedTuple):
 
     space: Space
     start: int
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]  # hides tuple.count, which no span needs
 
 
 class Op(NamedTuple):
@@ -103,16 +107,18 @@ class Schedule:
     channels
         Channel numbers are below this.
     capacity
-        Unmatched messages that each (source, destination, channel) must be able to hold for the programs to end.
+        Unmatched messages that each (source, destination, channel) must be able to hold for the programs to
+        end.
     ops
-        int32 array of shape ``(nops, 8)``, read-only. Columns: kind, peer, channel, src space, src start, dst space, dst
-        start, count; ``-1`` where a column does not apply.
+        int32 array of shape ``(nops, 8)``, read-only. Columns: kind, peer, channel, src space, src start, dst
+        space, dst start, count; ``-1`` where a column does not apply.
     offsets
         int64 array of shape ``(nranks + 1,)``: rank r's program is ``ops[offsets[r]:offsets[r + 1]]``.
     scratch
         int32 array: the global chunk that each scratch slot has the size of, all ranks one after the other.
     scratch_offsets
-        int64 array of shape ``(nranks + 1,)``: rank r's slots are ``scratch[scratch_offsets[r]:scratch_offsets[r + 1]]``.
+        int64 array of shape ``(nranks + 1,)``: rank r's slots are
+        ``scratch[scratch_offsets[r]:scratch_offsets[r + 1]]``.
     """
 
     name: str
@@ -144,12 +150,13 @@ class Schedule:
         return self.ops[self.offsets[rank] : self.offsets[rank + 1]]
 
     def scratch_slots(self, rank: int) -> npt.NDArray[np.int32]:
-        """The global chunks that rank ``rank``'s scratch slots have the size of."""
+        """Global chunks that rank ``rank``'s scratch slots have the size of."""
         return self.scratch[self.scratch_offsets[rank] : self.scratch_offsets[rank + 1]]
 
     def ops_of(self, rank: int) -> Iterator[Op]:
         """Rank ``rank``'s ops as records."""
-        for kind, peer, channel, src_space, src_start, dst_space, dst_start, count in self.program(rank).tolist():
+        rows = self.program(rank).tolist()
+        for kind, peer, channel, src_space, src_start, dst_space, dst_start, count in rows:
             yield Op(
                 OpKind(kind),
                 peer,
@@ -159,7 +166,7 @@ class Schedule:
             )
 
     def digest(self) -> bytes:
-        """SHA-256 over everything that has meaning (all fields but the name). Ranks compare it before the first run."""
+        """SHA-256 over all that has meaning (every field but the name); compared before the first run."""
         if not self._digest:
             head = (FORMAT_VERSION, self.kind, self.nranks, self.root, self.pieces, int(self.in_place))
             h = hashlib.sha256(repr((*map(int, head), self.channels, self.capacity)).encode())

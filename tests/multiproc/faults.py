@@ -8,8 +8,8 @@
     python tests/multiproc/faults.py disagree               every kind of disagreement between ranks
     python tests/multiproc/faults.py strangers              garbage, wrong secrets, half-open connections
 
-Survivors stay alive after their error: nobody learns of a death from somebody else's exit. Exit status 0 when every
-trial went well.
+Survivors stay alive after their error: nobody learns of a death from somebody else's exit. Exit status 0 when
+every trial went well.
 """
 
 from __future__ import annotations
@@ -105,8 +105,9 @@ def kill(args: argparse.Namespace) -> None:
     if left := leftovers() - before:
         raise Failed(f"left behind: {sorted(left)}")
     print(
-        f"kill: {args.trials} trials, {args.ranks} ranks{', tcp' if args.tcp else ''}: every survivor raised PeerLost naming "
-        f"the victim, median {statistics.median(slowest) * 1e3:.1f} ms, max {max(slowest) * 1e3:.1f} ms; nothing left behind"
+        f"kill: {args.trials} trials, {args.ranks} ranks{', tcp' if args.tcp else ''}: every survivor raised "
+        f"PeerLost naming the victim, median {statistics.median(slowest) * 1e3:.1f} ms, max "
+        f"{max(slowest) * 1e3:.1f} ms; nothing left behind"
     )
 
 
@@ -222,10 +223,10 @@ def leave_early(args: argparse.Namespace) -> None:
             others = [r for r in ranks if r.number != 1]
             pump(ranks, lambda: all(has(r, "error") for r in others), 10, f"the others to hear of {name}")  # noqa: B023
             for rank in others:
-                error = get(rank, "error")
-                late = error["at"] - get(ranks[1], "leaving")["at"]
-                if error["type"] != "PeerLost" or error["ranks"] != [1] or late > LIMIT_S:
-                    raise Failed(f"{name}: rank {rank.number} got {error} after {late:.2f} s")
+                got = get(rank, "error")
+                late = got["at"] - get(ranks[1], "leaving")["at"]
+                if got["type"] != "PeerLost" or got["ranks"] != [1] or late > LIMIT_S:
+                    raise Failed(f"{name}: rank {rank.number} got {got} after {late:.2f} s")
         finally:
             finish(ranks)
     print(f"exit: {', '.join(ways)}: every other rank raised PeerLost naming the rank within {LIMIT_S} s")
@@ -266,7 +267,8 @@ def abort(args: argparse.Namespace) -> None:
     finally:
         finish(ranks)
     print(
-        f"abort: every rank raised Aborted with the reason within {LIMIT_S} s, in a collective, a receive and later"
+        f"abort: every rank raised Aborted with the reason within {LIMIT_S} s, "
+        "in a collective, a receive and later"
     )
 
 
@@ -282,7 +284,9 @@ DISAGREEMENTS: dict[str, Callable[[pycomm.Communicator, bool], None]] = {
     "count": lambda c, odd: c.allreduce(np.ones(1001 if odd else 1000, np.float32)),
     "large count": lambda c, odd: c.allreduce(np.ones(1_000_001 if odd else 1_000_000, np.float32)),
     "dtype": lambda c, odd: c.allreduce(np.ones(1000, np.int32 if odd else np.float32)),
-    "dtype of other size": lambda c, odd: c.allreduce(np.ones(500, np.float64) if odd else np.ones(1000, np.float32)),
+    "dtype of other size": lambda c, odd: c.allreduce(
+        np.ones(500, np.float64) if odd else np.ones(1000, np.float32)
+    ),
     "reduce op": lambda c, odd: c.allreduce(np.ones(1000, np.float32), op="max" if odd else "sum"),
     "operation": lambda c, odd: c.barrier() if odd else c.allreduce(np.ones(1000, np.float32)),
     "allreduce against allgather": lambda c, odd: (
@@ -291,8 +295,12 @@ DISAGREEMENTS: dict[str, Callable[[pycomm.Communicator, bool], None]] = {
         else c.allreduce(np.ones(10, np.float32))
     ),
     "root of a broadcast": lambda c, odd: c.broadcast(np.ones(1000, np.float32), root=1 if odd else 0),
-    "root of a reduce": lambda c, odd: c.reduce(np.ones(9, np.float32), np.empty(9, np.float32), root=1 if odd else 0),
-    "algorithm": lambda c, odd: c.allreduce(np.ones(1000, np.float32), algorithm="ring" if odd else "recursive_doubling"),
+    "root of a reduce": lambda c, odd: c.reduce(
+        np.ones(9, np.float32), np.empty(9, np.float32), root=1 if odd else 0
+    ),
+    "algorithm": lambda c, odd: c.allreduce(
+        np.ones(1000, np.float32), algorithm="ring" if odd else "recursive_doubling"
+    ),
     "counts": lambda c, odd: allgather_ragged(c, odd),
     "splits of alltoallv": lambda c, odd: c.alltoallv(
         np.ones(c.size, np.float32), [1] * c.size, np.empty(c.size + (1 if odd else 0), np.float32),
@@ -302,7 +310,7 @@ DISAGREEMENTS: dict[str, Callable[[pycomm.Communicator, bool], None]] = {
 
 
 def disagree(args: argparse.Namespace) -> None:
-    """Ranks make different calls: all of them raise Mismatch showing both sides, and the group goes on working."""
+    """Ranks make different calls: all raise Mismatch showing both sides, and the group goes on working."""
 
     def body(comm: pycomm.Communicator, say: Say) -> None:
         for name, act in DISAGREEMENTS.items():
@@ -335,8 +343,8 @@ def disagree(args: argparse.Namespace) -> None:
     finally:
         finish(ranks)
     print(
-        f"disagree: {len(DISAGREEMENTS)} kinds, {args.ranks} ranks{', tcp' if args.tcp else ''}: all ranks raised Mismatch "
-        f"with both sides within {LIMIT_S} s and went on"
+        f"disagree: {len(DISAGREEMENTS)} kinds, {args.ranks} ranks{', tcp' if args.tcp else ''}: all ranks "
+        f"raised Mismatch with both sides within {LIMIT_S} s and went on"
     )
 
 
@@ -356,6 +364,27 @@ def listening_ports(pids: list[int]) -> list[int]:
             if cells[3] == "0A" and cells[9] in inodes:
                 ports.add(int(cells[1].rsplit(":", 1)[1], 16))
     return sorted(ports)
+
+
+def knock(ports: list[int], rng: random.Random) -> list[socket.socket]:
+    """Send every port garbage and floods; return the connections that are left half open."""
+    half_open: list[socket.socket] = []
+    for port in ports:
+        for i in range(150):
+            with contextlib.suppress(OSError):
+                s = socket.create_connection(("127.0.0.1", port), timeout=1)
+                if i % 5 == 0:
+                    s.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+                elif i % 5 == 1:
+                    s.sendall(rng.randbytes(rng.randrange(1, 4096)))
+                elif i % 5 == 2:
+                    s.sendall(b"\xff" * 64)
+                if i % 5 == 3 and len(half_open) < 60:
+                    s.sendall(b"abc")
+                    half_open.append(s)
+                else:
+                    s.close()
+    return half_open
 
 
 def strangers(args: argparse.Namespace) -> None:
@@ -378,27 +407,12 @@ def strangers(args: argparse.Namespace) -> None:
         comm.close()
 
     ranks = start(args.ranks, body)
-    rng = random.Random(args.seed)
-    half_open = []
+    half_open: list[socket.socket] = []
     try:
         pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")
         counts = [len(list(Path(f"/proc/{r.pid}/fd").iterdir())) for r in ranks]
         ports = listening_ports([r.pid for r in ranks])
-        for port in ports:
-            for i in range(150):
-                with contextlib.suppress(OSError):
-                    s = socket.create_connection(("127.0.0.1", port), timeout=1)
-                    if i % 5 == 0:
-                        s.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-                    elif i % 5 == 1:
-                        s.sendall(rng.randbytes(rng.randrange(1, 4096)))
-                    elif i % 5 == 2:
-                        s.sendall(b"\xff" * 64)
-                    if i % 5 == 3 and len(half_open) < 60:
-                        s.sendall(b"abc")
-                        half_open.append(s)
-                    else:
-                        s.close()
+        half_open = knock(ports, random.Random(args.seed))
         with contextlib.suppress(errors.PycommError):
             pycomm.init(
                 "native",
@@ -420,7 +434,8 @@ def strangers(args: argparse.Namespace) -> None:
         finish(ranks)
     rounds = get(ranks[0], "descriptors")["rounds"]
     print(
-        f"strangers: {150 * len(ports)} connections to {len(ports)} ports during {rounds} right allreduces; no harm done"
+        f"strangers: {150 * len(ports)} connections to {len(ports)} ports during {rounds} right allreduces; "
+        "no harm done"
     )
 
 

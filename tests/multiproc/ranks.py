@@ -1,6 +1,7 @@
-"""Forked ranks and what they say: the harness of faults.py and extremes.py.
+"""Forked ranks and what they say: the harness of faults.py, extremes.py and hosts.py.
 
-The calling process imports everything once and forks the ranks, so that a group stands in a fraction of a second.
+The calling process imports everything once and forks the ranks, so that a group stands in a fraction of a
+second.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Rank:
 
 Say = Callable[..., None]
 Body = Callable[[pycomm.Communicator, Say], None]
+Join = Callable[[int], pycomm.Communicator]
 
 
 def free_port() -> int:
@@ -46,30 +48,36 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def start(n: int, body: Body, *, timeout_s: float = 20.0, port: int | None = None) -> list[Rank]:
-    """Fork n ranks that join one group and run the body."""
+def start(
+    n: int, body: Body, *, timeout_s: float = 20.0, port: int | None = None, join: Join | None = None
+) -> list[Rank]:
+    """Fork n ranks that join one group and run the body; ``join`` makes a rank's communicator in its own way."""
     port = port or free_port()
+
+    def meet_here(number: int) -> pycomm.Communicator:
+        return pycomm.init(
+            "native", rank=number, size=n, rendezvous=f"127.0.0.1:{port}", secret=SECRET, timeout_s=timeout_s
+        )
+
     ranks = []
     for number in range(n):
         read_end, write_end = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(read_end)
-            os._exit(run_rank(number, n, port, body, write_end, timeout_s))
+            os._exit(run_rank(number, join or meet_here, body, write_end))
         os.close(write_end)
         ranks.append(Rank(number, pid, read_end))
     return ranks
 
 
-def run_rank(number: int, n: int, port: int, body: Body, pipe: int, timeout_s: float) -> int:
+def run_rank(number: int, join: Join, body: Body, pipe: int) -> int:
     def say(event: str, **fields: object) -> None:
         os.write(pipe, (json.dumps({"event": event, "at": time.monotonic(), **fields}) + "\n").encode())
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        comm = pycomm.init(
-            "native", rank=number, size=n, rendezvous=f"127.0.0.1:{port}", secret=SECRET, timeout_s=timeout_s
-        )
+        comm = join(number)
         body(comm, say)
         comm.close()
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""Builds and runs the C++ tests: as released, under AddressSanitizer + UndefinedBehaviorSanitizer, under ThreadSanitizer."""
+"""Builds and runs the C++ tests: as released, with AddressSanitizer and UBSan, with ThreadSanitizer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ RUN_ENV = {
 def run(command: list[str], timeout_s: float) -> str:
     env = {**os.environ, **RUN_ENV, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        command, cwd=ROOT, env=env, timeout=timeout_s, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=ROOT,
+        env=env,
+        timeout=timeout_s,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}"
     return done.stdout

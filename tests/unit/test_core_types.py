@@ -14,7 +14,9 @@ HEADER = Path(__file__).parents[2] / "native" / "include" / "pycomm" / "types.h"
 OTHER_NAMES = {"boolean": "bool"}  # words that C++ keeps for itself
 
 
-@pytest.mark.parametrize(("enum", "cxx"), [(CollectiveKind, "Kind"), (DType, "DType"), (ReduceOp, "ReduceOp")])
+@pytest.mark.parametrize(
+    ("enum", "cxx"), [(CollectiveKind, "Kind"), (DType, "DType"), (ReduceOp, "ReduceOp")]
+)
 def test_enumerations_agree(enum: type[IntEnum], cxx: str) -> None:
     body = re.search(rf"enum class {cxx} : std::uint8_t \{{(.*?)\}}", HEADER.read_text(), re.S)
     assert body is not None

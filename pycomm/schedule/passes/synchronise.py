@@ -1,13 +1,15 @@
 """Let nobody end a collective before everybody has begun it.
 
-In a broadcast the root is done when it has sent; if a rank disagrees about the call, the root would never learn it, and
-ranks that disagree about the root all wait for one another without a message on its way. Here every rank begins with
-ceil(log2 n) rounds of signals, in round k to the rank 2^k after it: whoever has got its last signal has heard, directly or
-through others, that everybody makes the same call. Data does not wait for the signals, only the end of the call does.
+In a broadcast the root is done when it has sent; if a rank disagrees about the call, the root would never
+learn it, and ranks that disagree about the root all wait for one another without a message on its way. Here
+every rank begins with ceil(log2 n) rounds of signals, in round k to the rank 2^k after it: whoever has got
+its last signal has heard, directly or through others, that everybody makes the same call. Data does not wait
+for the signals, only the end of the call does.
 
 References
 ----------
-D. Hensgen, R. Finkel, U. Manber, "Two algorithms for barrier synchronization", Int. J. Parallel Programming 17(1), 1988.
+D. Hensgen, R. Finkel, U. Manber, "Two algorithms for barrier synchronization", Int. J. Parallel Programming
+17(1), 1988.
 """
 
 from __future__ import annotations
