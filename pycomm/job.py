@@ -19,6 +19,7 @@ from pycomm.communicator import Communicator
 from pycomm.config import SETTINGS, setting
 from pycomm.errors import PycommError, UsageError
 from pycomm.events import configure_logging
+from pycomm.hosts import check_interface
 from pycomm.launch import Placement, detect, is_loopback
 from pycomm.store import FileStore, MemoryStore, Store, TcpStore
 
@@ -88,6 +89,7 @@ def init(
         placement = detect(os.environ, rank=rank, size=size)
         if setting("log"):  # else logging is the application's, or what the application has set up stays
             configure_logging(setting("log"), placement.rank)
+        check_interface(setting("interface"))
         meeting = _meet(
             placement, rendezvous or str(setting("store")), secret or str(setting("secret")), wait_s
         )

@@ -51,7 +51,7 @@ def free_port() -> int:
 def start(
     n: int, body: Body, *, timeout_s: float = 20.0, port: int | None = None, join: Join | None = None
 ) -> list[Rank]:
-    """Fork n ranks that join one group and run the body; ``join`` makes a rank's communicator in its own way."""
+    """Fork n ranks that join one group (``join`` makes a rank's communicator) and run the body."""
     port = port or free_port()
 
     def meet_here(number: int) -> pycomm.Communicator:
