@@ -14,16 +14,16 @@ NATIVE = CMakeLists.txt $(shell find native -name '*.cc' -o -name '*.h' -o -name
 
 .PHONY: demo test bench lint setup setup-dev quick clean
 
-demo: setup
+demo: setup $(VENV)/.mpich
 	$(BIN)/python benchmarks/demo.py --output out
 
-test: setup-dev
+test: setup-dev $(VENV)/.mpis
 	$(BIN)/python -m pytest tests
 
 quick: setup-dev
 	$(BIN)/python -m pytest tests -m "not slow"
 
-bench: setup
+bench: setup $(VENV)/.mpis
 	$(BIN)/python benchmarks/compare.py --output out
 
 lint: setup-dev
@@ -46,6 +46,15 @@ $(VENV)/.dev: $(VENV)/.run
 
 $(VENV)/.built: $(VENV)/.run pyproject.toml $(NATIVE)
 	$(PIP) install -q --no-build-isolation --no-deps -e .
+	touch $@
+
+# MPI libraries from PyPI, each in build/mpi/NAME. Which ones install is reported; peers that are missing are left out.
+$(VENV)/.mpich: $(VENV)/.run .ci/mpi
+	PYTHON=$(BIN)/python bash .ci/mpi mpich
+	touch $@
+
+$(VENV)/.mpis: $(VENV)/.run .ci/mpi
+	PYTHON=$(BIN)/python bash .ci/mpi
 	touch $@
 
 clean:

@@ -147,13 +147,30 @@ def _meet_in_directory(placement: Placement, directory: str, secret: str, timeou
 
 
 def _meet_on_this_host(placement: Placement, job: str, secret: str, timeout_s: float) -> _Meeting:
-    """Meet in this user's runtime directory; the n-th job of this process meets the n-th of the others."""
+    """Meet in this user's runtime directory; the n-th job of this process meets the n-th of the others.
+
+    The directory only leads to a store on the loopback address. It is gone again once every rank has found that store, so
+    that a job that is killed leaves no file.
+    """
     from pycomm.local_job import LocalJob  # deferred: tempfile and shutil take their time to import
 
     global _made
     _made += 1
     local = LocalJob(f"{job}#{_made}", placement.rank, timeout_s)
-    return _Meeting(local.store, secret or local.secret, local.close)
+    try:
+        proof = secret or local.secret
+        if placement.rank == 0:
+            store = TcpStore.serve("127.0.0.1", (0,), proof, timeout_s=timeout_s)
+            local.store.set("store", str(store.port).encode())
+            for rank in range(1, placement.size):
+                store.get(f"found/{rank}", timeout_s=timeout_s)
+        else:
+            port = int(local.store.get("store", timeout_s=timeout_s))
+            store = TcpStore.join("127.0.0.1", (port,), proof, timeout_s=timeout_s)
+            store.set(f"found/{placement.rank}", b"")
+    finally:
+        local.close()
+    return _Meeting(store, proof, store.close)
 
 
 def _meet_over_network(

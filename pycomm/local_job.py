@@ -117,9 +117,8 @@ class LocalJob:
                 return
             if time.monotonic() >= deadline:
                 raise DeadlineExceeded(
-                    f"rank {self._rank} waited {timeout_s:g} s for rank 0 of job {job!r} on this host; check "
-                    "that rank "
-                    "0 was started by the same launcher and the same user",
+                    f"rank {self._rank} waited {timeout_s:g} s for rank 0 of job {job!r} on this host; check that "
+                    "rank 0 was started by the same launcher and the same user",
                     operation="rendezvous",
                     ranks=(0,),
                 )
@@ -149,13 +148,13 @@ class LocalJob:
         return True
 
     def close(self) -> None:
-        """Leave; the last one removes the directory. Twice is fine."""
+        """Leave; rank 0, which leaves last, removes the directory. Twice is fine."""
         if self._lock_fd < 0:
             return
         os.close(self._lock_fd)
         self._lock_fd = -1
-        directory = self.store.directory
-        if not _in_use(directory):
+        if self._rank == 0:
+            directory = self.store.directory
             if self._target() == directory:
                 self._pointer.unlink(missing_ok=True)
             shutil.rmtree(directory, ignore_errors=True)
