@@ -17,7 +17,7 @@
 
 namespace pycomm {
 
-constexpr std::size_t kEagerLimit = 64 * 1024;
+constexpr std::size_t kEagerLimit = std::size_t{64} * 1024;
 constexpr int kAnySource = -1;
 
 struct PendingMessage;

@@ -16,8 +16,8 @@
 
 namespace pycomm {
 
-constexpr std::uint32_t kFrameMagic = 0x50594331;     // "PYC1"
-constexpr std::size_t kMaxFramePayload = 256 * 1024;  // a longer message travels as several frames, the segments
+constexpr std::uint32_t kFrameMagic = 0x50594331;                  // "PYC1"
+constexpr std::size_t kMaxFramePayload = std::size_t{256} * 1024;  // a longer message travels as several frames
 // Point-to-point frames use these channels: envelopes (eager, request, grant, refuse) must not overtake one another,
 // and long data must not delay them. Schedules use the channels below.
 constexpr std::uint16_t kEnvelopeChannel = 0xFFFF;

@@ -47,7 +47,7 @@ struct alignas(64) Area {
     std::byte gap[64];
   } lines[2];
   Card cards[2];
-  std::byte gap[4096 - sizeof(RegionHeader) - 2 * 128 - 2 * sizeof(Card)];  // slots begin on a page
+  std::byte gap[4096 - sizeof(RegionHeader) - std::size_t{2} * 128 - 2 * sizeof(Card)];  // slots begin on a page
   std::byte slots[2][kSlotBytes];
 };
 static_assert(sizeof(RegionHeader) + offsetof(Area, slots) == 4096);

@@ -30,7 +30,7 @@ struct ControlMessage {
     region_confirm,
     region_refuse,
   };
-  static constexpr std::size_t kMaxPayload = 64 * 1024;
+  static constexpr std::size_t kMaxPayload = std::size_t{64} * 1024;
 
   std::uint32_t group = 0;
   Kind kind = Kind::app;

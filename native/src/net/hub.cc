@@ -94,6 +94,7 @@ Status Context::Hub::publish_and_learn(Deadline deadline) {
   const std::string prefix = "pycomm/" + config_.name + "/";
   PYCOMM_TRY(store_->set(prefix + std::to_string(config_.rank), me_.encode(), deadline));
   std::vector<std::string> keys;
+  keys.reserve(static_cast<std::size_t>(config_.size));
   for (int rank = 0; rank < config_.size; ++rank) keys.push_back(prefix + std::to_string(rank));
   Result<std::vector<std::optional<std::string>>> values = store_->get_many(keys, deadline);
   if (!values.ok()) return values.status();

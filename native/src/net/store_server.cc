@@ -24,7 +24,7 @@ class StoreServer::Table {
  public:
   explicit Table(Reactor& reactor) : reactor_(reactor) {}
   void open(UniqueFd fd);
-  void set(const std::shared_ptr<Connection>& from, std::uint32_t id, std::string key, std::string value);
+  void set(const std::shared_ptr<Connection>& from, std::uint32_t id, const std::string& key, std::string value);
   void get(const std::shared_ptr<Connection>& from, std::uint32_t id, std::string key);
   void gone(const std::shared_ptr<Connection>& connection);
   void close();
@@ -113,7 +113,7 @@ class StoreServer::Connection : public Reactor::Handler, public std::enable_shar
   void dispatch() {
     std::string key = body_.substr(0, request_.key_nbytes);
     if (request_.op == Op::set) {
-      table_.set(shared_from_this(), request_.id, std::move(key), body_.substr(request_.key_nbytes));
+      table_.set(shared_from_this(), request_.id, key, body_.substr(request_.key_nbytes));
     } else {
       table_.get(shared_from_this(), request_.id, std::move(key));
     }
@@ -160,7 +160,7 @@ void StoreServer::Table::open(UniqueFd fd) {
   if (connection->open()) connections_.insert(std::move(connection));
 }
 
-void StoreServer::Table::set(const std::shared_ptr<Connection>& from, std::uint32_t id, std::string key,
+void StoreServer::Table::set(const std::shared_ptr<Connection>& from, std::uint32_t id, const std::string& key,
                              std::string value) {
   if (const auto found = values_.find(key); found != values_.end())
     return from->answer(id, *found->second == value ? Answer::fine : Answer::conflict);

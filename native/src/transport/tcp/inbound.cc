@@ -15,9 +15,9 @@
 namespace pycomm::tcp {
 namespace {
 
-constexpr std::size_t kAhead = 64 * 1024;
-constexpr std::size_t kReduceStep = 16 * 1024;          // reduced while still in cache
-constexpr std::size_t kBytesPerTurn = 4 * 1024 * 1024;  // then others of the reactor get their turn
+constexpr std::size_t kAhead = std::size_t{64} * 1024;
+constexpr std::size_t kReduceStep = std::size_t{16} * 1024;          // reduced while still in cache
+constexpr std::size_t kBytesPerTurn = std::size_t{4} * 1024 * 1024;  // then others of the reactor get their turn
 
 }  // namespace
 
