@@ -149,8 +149,8 @@ def _meet_in_directory(placement: Placement, directory: str, secret: str, timeou
 def _meet_on_this_host(placement: Placement, job: str, secret: str, timeout_s: float) -> _Meeting:
     """Meet in this user's runtime directory; the n-th job of this process meets the n-th of the others.
 
-    The directory only leads to a store on the loopback address. It is gone again once every rank has found that store, so
-    that a job that is killed leaves no file.
+    The directory only leads to a store on the loopback address. It is gone again once every rank has found
+    that store, so that a job that is killed leaves no file.
     """
     from pycomm.local_job import LocalJob  # deferred: tempfile and shutil take their time to import
 

@@ -117,8 +117,8 @@ class LocalJob:
                 return
             if time.monotonic() >= deadline:
                 raise DeadlineExceeded(
-                    f"rank {self._rank} waited {timeout_s:g} s for rank 0 of job {job!r} on this host; check that "
-                    "rank 0 was started by the same launcher and the same user",
+                    f"rank {self._rank} waited {timeout_s:g} s for rank 0 of job {job!r} on this host; "
+                    "check that rank 0 was started by the same launcher and the same user",
                     operation="rendezvous",
                     ranks=(0,),
                 )

@@ -221,7 +221,7 @@ Matcher::Arrived Matcher::make_unexpected(int peer, const FrameHeader& header, S
                                         " bytes; receive earlier or raise the limit");
     return nullptr;
   }
-  const auto message = std::make_shared<Unexpected>();
+  auto message = std::make_shared<Unexpected>();
   message->source = peer;
   message->tag = header.tag;
   message->dtype = header.dtype;

@@ -9,7 +9,7 @@ namespace pycomm {
 namespace {
 
 Request make_request(bool is_send, int peer, int tag, void* data, std::size_t nbytes, DType dtype) {
-  const auto request = std::make_shared<PendingMessage>();
+  auto request = std::make_shared<PendingMessage>();
   request->is_send = is_send;
   request->peer = peer;
   request->tag = tag;
@@ -36,7 +36,7 @@ Status late(const PendingMessage& request, int rank) {
 Request PointToPoint::post_send(int dst, int tag, const void* data, std::size_t nbytes, DType dtype) {
   Matcher& matcher = env_.mailbox.matcher();
   // Sends only read their memory; the field is shared with receives.
-  const Request request = make_request(true, dst, tag, const_cast<void*>(data), nbytes, dtype);
+  Request request = make_request(true, dst, tag, const_cast<void*>(data), nbytes, dtype);
   request->seq = matcher.next_seq();
   if (dst == env_.mailbox.config().rank) {
     matcher.send_to_self(request);
@@ -55,8 +55,7 @@ Request PointToPoint::post_send(int dst, int tag, const void* data, std::size_t 
 Request PointToPoint::post_recv(int src, int tag, void* data, std::size_t nbytes, DType dtype) {
   Request request = make_request(false, src, tag, data, nbytes, dtype);
   env_.mailbox.matcher().receive(request);
-  // It may have matched a send to self that another thread waits for, or owe an answer that a sleeping driver must
-  // post.
+  // It may have matched a send to self that another thread waits for, or owe an answer for a sleeping driver to post.
   env_.mailbox.bell().ring();
   return request;
 }
