@@ -1,4 +1,4 @@
-"""Every fault of faults.py and every case of extremes.py, over shared memory and over TCP."""
+"""Every fault of faults.py, case of extremes.py and schedule of schedules.py, over shared memory and over TCP."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ EXTREMES = [
     *(case for name in ("empty", "alone", "crowd") for case in ((name,), (name, "--tcp"))),
     ("many",),
 ]
+SCHEDULES = [("--ranks", "1-16"), ("--ranks", "1-6", "--tcp")]
 
 
 def run(program: str, case: tuple[str, ...]) -> None:
@@ -51,3 +52,11 @@ def test_fault(case: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("case", EXTREMES, ids=" ".join)
 def test_extreme(case: tuple[str, ...]) -> None:
     run("extremes.py", case)
+
+
+@pytest.mark.multiproc
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("case", SCHEDULES, ids=" ".join)
+def test_schedules(case: tuple[str, ...]) -> None:
+    run("schedules.py", case)
