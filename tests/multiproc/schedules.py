@@ -2,8 +2,8 @@
 
     python tests/multiproc/schedules.py [--ranks 1-16] [--tcp]
 
-For each number of ranks: plans and proves all schedules (each root class, in place and out of place, equal and ragged
-blocks) in one process, forks the ranks, and lets them run one after the other against the oracle.
+For each number of ranks: plans and proves all schedules (each root class, in place and out of place, equal
+and ragged blocks) in one process, forks the ranks, and lets them run one after the other against the oracle.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def main() -> int:
         total += len(todo)
     kinds = len({case.request.kind for case in todo})
     print(
-        f"schedules: {total} schedules of {len(registry.names())} planners and {kinds} collectives on {args.ranks} ranks"
-        f"{', tcp' if args.tcp else ''}: proved, run, every element right"
+        f"schedules: {total} schedules of {len(registry.names())} planners and {kinds} collectives on "
+        f"{args.ranks} ranks{', tcp' if args.tcp else ''}: proved, run, every element right"
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""Every fault of faults.py, case of extremes.py and schedule of schedules.py, over shared memory and over TCP."""
+"""Every fault, extreme and schedule of the programs beside this file, over shared memory and over TCP."""
 
 from __future__ import annotations
 
