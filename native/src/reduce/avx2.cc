@@ -33,8 +33,8 @@ namespace pycomm::reduce {
 
 const Kernels* avx2_kernels() noexcept {
 #if defined(__x86_64__)
-  static const avx2::Table table("avx2");
-  return &table.kernels;
+  static const avx2::Table kTable("avx2");
+  return &kTable.kernels;
 #else
   return nullptr;
 #endif

@@ -34,8 +34,8 @@ namespace pycomm::reduce {
 
 const Kernels* avx512_kernels() noexcept {
 #if defined(__x86_64__)
-  static const avx512::Table table("avx512");
-  return &table.kernels;
+  static const avx512::Table kTable("avx512");
+  return &kTable.kernels;
 #else
   return nullptr;
 #endif

@@ -12,8 +12,8 @@ namespace {
 }  // namespace baseline
 
 const Kernels* baseline_kernels() noexcept {
-  static const baseline::Table table("baseline");
-  return &table.kernels;
+  static const baseline::Table kTable("baseline");
+  return &kTable.kernels;
 }
 
 }  // namespace pycomm::reduce

@@ -244,8 +244,8 @@ template <typename F>
 struct FloatLand {
   using U = typename F::Bits;
   static U apply(U a, U b) noexcept {
-    constexpr U m = FloatOrder<F>::kMagnitude;
-    return pick(((a & m) != 0) & ((b & m) != 0), F::kOne, U{0});
+    constexpr U kMask = FloatOrder<F>::kMagnitude;
+    return pick(((a & kMask) != 0) & ((b & kMask) != 0), F::kOne, U{0});
   }
 };
 template <typename F>

@@ -6,9 +6,24 @@
 
 #include "reduce/kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace pycomm {
 namespace reduce {
 namespace {
+
+#if defined(__x86_64__)
+// Asked of the CPU itself: older Clangs do not know the name. That the system saves the registers follows from AVX2.
+bool has_f16c() noexcept {
+  unsigned a = 0;
+  unsigned b = 0;
+  unsigned c = 0;
+  unsigned d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
 
 struct Usable {
   std::array<const Kernels*, 3> list{};
@@ -19,7 +34,7 @@ struct Usable {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
       add(avx512_kernels());
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) add(avx2_kernels());
+    if (__builtin_cpu_supports("avx2") && has_f16c()) add(avx2_kernels());
 #endif
     add(baseline_kernels());
   }
@@ -36,8 +51,8 @@ const Kernels& best() noexcept {
 }  // namespace
 
 std::span<const Kernels* const> usable_kernels() noexcept {
-  static const Usable usable;
-  return {usable.list.data(), usable.count};
+  static const Usable kUsable;
+  return {kUsable.list.data(), kUsable.count};
 }
 
 }  // namespace reduce

@@ -87,8 +87,8 @@ class Run {
       const auto first = std::lower_bound(lending_.obligations.begin(), lending_.obligations.end(), programs.first(r),
                                           [](const Obligation& o, std::int64_t row) { return o.row < row; });
       obligation_.push_back(idx(first - lending_.obligations.begin()));
-      const std::int64_t end = memory.bases[idx(3 * r + 3)];
-      for (std::int64_t p = memory.bases[idx(3 * r)]; p < end; ++p)
+      const std::int64_t end = memory.bases[idx(std::int64_t{3} * r + 3)];
+      for (std::int64_t p = memory.bases[idx(std::int64_t{3} * r)]; p < end; ++p)
         if (memory.initial[idx(p)] >= 0) content_[idx(p)] = values_.leaf(r, memory.initial[idx(p)]);
     }
   }
@@ -184,8 +184,8 @@ class Run {
 
   void judge_results() {
     for (int rank = 0; rank < programs_.nranks(); ++rank) {
-      const std::int64_t end = memory_.bases[idx(3 * rank + 3)];
-      for (std::int64_t p = memory_.bases[idx(3 * rank)]; p < end; ++p) {
+      const std::int64_t end = memory_.bases[idx(std::int64_t{3} * rank + 3)];
+      for (std::int64_t p = memory_.bases[idx(std::int64_t{3} * rank)]; p < end; ++p) {
         const std::int32_t chunk = memory_.wanted[idx(p)];
         if (chunk < 0) continue;
         const Node node = content_[idx(p)];

@@ -82,6 +82,7 @@ Network::~Network() = default;
 std::unique_ptr<Transport> Network::transport(std::uint32_t group, const std::vector<int>& members,
                                               Receiver& receiver) {
   std::vector<std::unique_ptr<TcpEndpoint>> endpoints;
+  endpoints.reserve(members.size());
   for (const int peer : members)
     endpoints.push_back(std::make_unique<TcpEndpoint>(group, senders_.at(static_cast<std::size_t>(peer)), receiver));
   reactor_.call([&] { open_route(group, members, receiver); });
