@@ -331,7 +331,7 @@ void bind_engine(py::module_& module) {
   bind_store(module);
   bind_context(module);
   py::class_<PyWork>(module, "Work").def("done", &PyWork::done).def("wait", &PyWork::wait, py::arg("timeout_s"));
-  py::class_<PyPlan>(module, "Plan");
+  const py::class_<PyPlan> plan(module, "Plan");  // opaque: only handed back
   module.def("bind_plan", &bind_plan, py::arg("kind"), py::arg("rank"), py::arg("nranks"), py::arg("root"),
              py::arg("pieces"), py::arg("in_place"), py::arg("itemsize"), py::arg("ops"), py::arg("input"),
              py::arg("output"), py::arg("scratch"), py::arg("digest"));
