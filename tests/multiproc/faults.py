@@ -92,7 +92,7 @@ def kill(args: argparse.Namespace) -> None:
             killed = time.monotonic()
             os.kill(ranks[victim].pid, signal.SIGKILL)
             others = [r for r in ranks if r.number != victim]
-            pump(others, lambda: all(has(r, "end") for r in others), 10, "the survivors to end")  # noqa: B023
+            pump(others, lambda: all(has(r, "error") for r in others), 10, "the survivors to hear of it")  # noqa: B023
             for rank in others:
                 error = get(rank, "error")
                 if error["type"] != "PeerLost" or error["ranks"] != [victim]:
