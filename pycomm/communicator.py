@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
@@ -15,7 +16,7 @@ from pycomm.backends.base import Backend, BackendComm, Call, Capabilities, Group
 from pycomm.buffers import as_buffer, as_dtype
 from pycomm.calls import Prepared, as_op, check_rank, check_timeout, prepare, ragged_counts
 from pycomm.config import setting
-from pycomm.errors import Mismatch, Unsupported, UsageError
+from pycomm.errors import DeadlineExceeded, Mismatch, Unsupported, UsageError
 from pycomm.events import Phase
 from pycomm.hosts import host_identity
 from pycomm.journal import Journal
@@ -904,36 +905,49 @@ class Communicator(ObjectCalls):
             )
         return np.ascontiguousarray(sent).reshape(-1)
 
-    def _hosts(self) -> tuple[int, ...]:
+    def _hosts(self, timeout_s: float | None = None) -> tuple[int, ...]:
         """Host number of each rank, in order of first appearance; ``()`` when all share one."""
         if self._host_numbers is None:
-            names = self._exchange("host", host_identity())
+            names = self._exchange("host", host_identity(), timeout_s)
             numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
             self._host_numbers = tuple(numbers[name] for name in names) if len(numbers) > 1 else ()
         return self._host_numbers
 
-    def _agree(self, schedule: Schedule) -> None:
+    def _agree(self, schedule: Schedule, timeout_s: float | None) -> None:
         """Compare a schedule's digest with the other ranks' before it first runs."""
         with self._lock:
             index, self._plans = self._plans, self._plans + 1
         mine = f"{schedule.name} for {schedule.kind.label}, digest {schedule.digest().hex()}".encode()
-        for rank, other in enumerate(self._exchange(f"plan/{index}", mine)):
+        for rank, other in enumerate(self._exchange(f"plan/{index}", mine, timeout_s)):
             if other != mine:
                 raise Mismatch(
                     f"group {self.name!r}: rank {self.rank} is about to run {mine.decode()}, rank {rank} "
                     f"{other.decode()}; ranks must make the same calls with the same settings"
                 )
 
-    def _exchange(self, topic: str, value: bytes) -> list[bytes]:
-        """Collect a value of every rank through the store."""
+    def _exchange(self, topic: str, value: bytes, timeout_s: float | None = None) -> list[bytes]:
+        """Collect a value of every rank through the store; a rank that does not come is the group's end."""
         if self.size == 1:
             return [value]
         store = self._config.store
         store.set(f"{self.name}/{topic}/{self.rank}", value)
-        return [
-            store.get(f"{self.name}/{topic}/{rank}", timeout_s=self._config.timeout_s)
-            for rank in range(self.size)
-        ]
+        limit_s = self._config.timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + limit_s
+        values: list[bytes] = []
+        for rank in range(self.size):
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                values.append(store.get(f"{self.name}/{topic}/{rank}", timeout_s=left))
+            except DeadlineExceeded as error:
+                failure = DeadlineExceeded(
+                    f"group {self.name!r}: rank {rank} has not come within {limit_s:g} s to the call that "
+                    f"rank {self.rank} makes (and waits to compare {topic})",
+                    group=self.name,
+                    ranks=(rank,),
+                )
+                self.abort(str(failure))
+                raise failure from error
+        return values
 
 
 def _check_tag(tag: int) -> int:

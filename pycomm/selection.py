@@ -63,9 +63,11 @@ class Selector:
     forced
         Algorithm by collective, from ``PYCOMM_ALGO``.
     hosts
-        Returns the host number of each rank; asked when a schedule is first needed.
+        Returns the host number of each rank, given the call's deadline in seconds; asked when a schedule is
+        first needed.
     agree
-        Called with every schedule before its first run; raises when ranks do not hold the same one.
+        Called with every schedule before its first run, and the call's deadline in seconds; raises when ranks
+        do not hold the same one.
     """
 
     def __init__(
@@ -75,8 +77,8 @@ class Selector:
         nranks: int,
         rank: int,
         forced: dict[CollectiveKind, Forced],
-        hosts: Callable[[], tuple[int, ...]],
-        agree: Callable[[Schedule], None],
+        hosts: Callable[[float | None], tuple[int, ...]],
+        agree: Callable[[Schedule, float | None], None],
     ) -> None:
         self._capabilities, self._backend = capabilities, backend
         self._nranks, self._rank = nranks, rank
@@ -130,7 +132,7 @@ class Selector:
             return True
         from pycomm.planner import registry  # deferred: most programs never plan
 
-        request = PlanRequest(kind, self._nranks, 0 if kind.is_rooted else -1, hosts=self._hosts())
+        request = PlanRequest(kind, self._nranks, 0 if kind.is_rooted else -1, hosts=self._hosts(None))
         return registry.planner(name).rejects(request) is None
 
     def choose(self, call: Call, algorithm: str | None = None) -> Call:
@@ -162,7 +164,7 @@ class Selector:
                 raise
             call = out_of_place(call, self._nranks, self._rank)
             schedule = self._plan(call, name, False)
-        self._prove(schedule)
+        self._prove(schedule, call.timeout_s)
         return replace(call, schedule=schedule)
 
     def _plan(self, call: Call, name: str | None, in_place: bool) -> Schedule:
@@ -175,14 +177,15 @@ class Selector:
         if found is None:
             from pycomm import tuner  # deferred: most programs never plan
 
-            request = PlanRequest(call.kind, self._nranks, call.root, in_place, self._hosts())
+            hosts = self._hosts(call.timeout_s)
+            request = PlanRequest(call.kind, self._nranks, call.root, in_place, hosts)
             found = tuner.choose(request, nbytes, algorithm=name).schedule
             if len(self._chosen) >= _MAX_CHOSEN:
                 self._chosen.clear()
             self._chosen[key] = found
         return found
 
-    def _prove(self, schedule: Schedule) -> None:
+    def _prove(self, schedule: Schedule, timeout_s: float | None) -> None:
         """Verify a schedule, and compare it with the other ranks', before it first runs."""
         digest = schedule.digest()
         if digest in self._known:
@@ -193,7 +196,7 @@ class Selector:
             verify.check(schedule)
             _PROVED.add(digest)
         if not self._capabilities.compares_calls and self._nranks > 1:
-            self._agree(schedule)
+            self._agree(schedule, timeout_s)
         self._known.add(digest)
 
 
