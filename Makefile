@@ -10,6 +10,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
+# Warnings of the compiler are errors wherever we build, but not for those who install pycomm.
+WERROR = --config-settings=cmake.define.PYCOMM_WERROR=ON
 NATIVE = CMakeLists.txt $(shell find native -name '*.cc' -o -name '*.h' -o -name '*.txt' -o -name '*.cmake')
 
 .PHONY: demo test bench lint setup setup-dev quick clean
@@ -45,7 +47,7 @@ $(VENV)/.dev: $(VENV)/.run
 	touch $@
 
 $(VENV)/.built: $(VENV)/.run pyproject.toml $(NATIVE)
-	$(PIP) install -q --no-build-isolation --no-deps -e .
+	$(PIP) install -q --no-build-isolation --no-deps $(WERROR) -e .
 	touch $@
 
 # MPI libraries from PyPI, each in build/mpi/NAME. Which ones install is reported; peers that are missing are left out.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FLAVOURS = {"release": "", "asan": "address,undefined", "tsan": "thread"}
+FLAVOURS = {"asan": "address,undefined", "tsan": "thread"}
 RUN_ENV = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
