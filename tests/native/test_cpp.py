@@ -1,4 +1,4 @@
-"""Builds and runs the C++ tests: as released, with AddressSanitizer and UBSan, with ThreadSanitizer."""
+"""Builds and runs the C++ tests under AddressSanitizer and UBSan, and under ThreadSanitizer."""
 
 from __future__ import annotations
 
