@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstring>
+#include <exception>
 
 #include "raise.h"
 
@@ -171,7 +172,7 @@ bool bind(Kind kind, PyObject* const* args, const Group& group, FlatCall& call) 
                    call);
 }
 
-PyObject* direct(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+PyObject* perform(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
   auto* const group = static_cast<Group*>(PyCapsule_GetPointer(self, nullptr));
   if (group == nullptr || nargs != 6 || !group->flat_ready()) Py_RETURN_FALSE;
   FlatCall call{};
@@ -193,6 +194,18 @@ PyObject* direct(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
   }
   if (status.ok()) Py_RETURN_TRUE;
   raise_status(status, *group, kind_name(static_cast<Kind>(kind)));
+  return nullptr;
+}
+
+// Called from C: no exception may pass.
+PyObject* direct(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  try {
+    return perform(self, args, nargs);
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
   return nullptr;
 }
 

@@ -81,7 +81,7 @@ class PyWork {
 
   // Memory that the core may still write to must outlive the operation, also when nobody waits for it.
   ~PyWork() {
-    if (done()) return;
+    if (settled()) return;
     const bool is_work = work_ != nullptr;
     const py::gil_scoped_release release;
     if (is_work) {
@@ -101,7 +101,7 @@ class PyWork {
         timeout_s,
         [this](double slice_s, bool& finished) {
           Status s = work_ != nullptr ? group_->wait(*work_, slice_s) : group_->wait(message_, slice_s);
-          finished = work_ != nullptr ? work_->done() : PointToPoint::done(message_.request);
+          finished = settled() || s.code() != Code::deadline;  // a closed group settles nothing any more
           return s;
         },
         timed_out);
@@ -111,6 +111,12 @@ class PyWork {
   }
 
  private:
+  // Nobody touches the borrowed memory any more. A message without request was refused.
+  bool settled() const {
+    if (work_ != nullptr) return work_->done();
+    return message_.request == nullptr || PointToPoint::done(message_.request);
+  }
+
   std::shared_ptr<Group> group_;
   std::shared_ptr<Work> work_;
   Message message_;
@@ -172,6 +178,14 @@ class PyGroup {
     }();
     group_ = take(std::move(group), where);
   }
+
+  // The last one to let go closes the group, which may wait for ranks that are threads of this process.
+  ~PyGroup() {
+    const py::gil_scoped_release release;
+    group_.reset();
+  }
+  PyGroup(const PyGroup&) = delete;
+  PyGroup& operator=(const PyGroup&) = delete;
 
   Group& group() { return *group_; }
   py::object direct() { return make_direct(group_); }

@@ -14,6 +14,7 @@ std::size_t rings_offset(int nranks) noexcept { return sizeof(RegionHeader) + Fl
 
 constexpr double kGoneGrace_s = 0.5;   // what a rank sent before it left is still taken
 constexpr double kAskAround_s = 0.25;  // how long members may take to say where they are
+constexpr double kForever_s = 1e10;    // for what is certain to end
 
 // Waiting spins only when every rank of this host can have a core of its own.
 Patience patience_for(int spare_cores) noexcept { return spare_cores >= 0 ? Patience{} : Patience{0, 200}; }
@@ -114,27 +115,30 @@ Status Group::set_up() {
   lane_ = std::make_unique<Lane>(bell());
   if (config_.use_flat && regions_.shared_by_all())
     flat_ = std::make_unique<Flat>(regions_, config_.rank, n, failure_, spare_cores);
+  flat_ready_ = flat_ != nullptr;
+  for (const Transport* t : by_peer_) transport_names_.emplace_back(t == nullptr ? "self" : t->name());
+  registered_ = true;  // before the network thread can see this group
   context_->register_group(config_.id, config_.members, this, mailbox_.get());
-  registered_ = true;
   return {};
-}
-
-std::vector<std::string> Group::transports() const {
-  std::vector<std::string> names;
-  for (const Transport* t : by_peer_) names.emplace_back(t == nullptr ? "self" : t->name());
-  return names;
 }
 
 Status Group::run(const FlatCall& call, double timeout_s) { return run(call, nullptr, timeout_s); }
 
 Status Group::run(const FlatCall& call, std::shared_ptr<const BoundPlan> plan, double timeout_s) {
-  if (!lane_->try_enter()) {
-    const std::shared_ptr<Work> work = launch(call, std::move(plan), timeout_s);
-    return wait(*work, timeout_s + 1);
+  if (lane_->try_enter()) {
+    Status status = perform(call, plan.get(), Deadline::after(timeout_s));
+    lane_->leave();
+    return status;
   }
-  Status status = perform(call, plan.get(), Deadline::after(timeout_s));
-  lane_->leave();
-  return status;
+  const Visit visit(*this);
+  if (!visit) return closed_status();
+  const std::shared_ptr<Work> work = launch(call, std::move(plan), timeout_s);
+  if (!await(*work, timeout_s + 1)) {
+    // Operations before it take longer than this one may. The caller's memory has to be free on return, so all end.
+    fail(Status(Code::deadline, "operations launched before this one had not ended at its deadline"), true);
+    static_cast<void>(await(*work, kForever_s));
+  }
+  return work->status();
 }
 
 std::shared_ptr<Work> Group::launch(const FlatCall& call, std::shared_ptr<const BoundPlan> plan, double timeout_s) {
@@ -154,14 +158,23 @@ std::shared_ptr<Work> Group::launch(const FlatCall& call, std::shared_ptr<const 
 
 Status Group::wait(const Work& work, double timeout_s) {
   if (work.done()) return work.status();
-  const Visit visit(*this);
-  if (!visit) return closed_status();
-  const Failure never;  // the work itself ends when the group fails
-  const Waited waited =
-      wait_until([&work] { return work.done(); }, bell(), never, Deadline::after(timeout_s), patience_);
-  if (waited == Waited::ready) return work.status();
-  return {Code::deadline, "the operation had not ended when the wait's deadline passed; it goes on"};
+  if (const Visit visit(*this); visit) {
+    if (await(work, timeout_s)) return work.status();
+    return {Code::deadline, "the operation had not ended when the wait's deadline passed; it goes on"};
+  }
+  wait_until_closed();
+  return work.done() ? work.status() : closed_status();
 }
+
+// Whether the work ended in time. The caller is a visitor.
+bool Group::await(const Work& work, double timeout_s) {
+  const Failure never;  // the work itself ends when the group fails
+  return wait_until([&work] { return work.done(); }, bell(), never, Deadline::after(timeout_s), patience_) ==
+         Waited::ready;
+}
+
+// Somebody else is closing the group; memory of callers is free when that is over. Never while a visitor.
+void Group::wait_until_closed() { const std::lock_guard lock(close_mutex_); }
 
 // Runs one collective on this thread; the caller holds the lane.
 Status Group::perform(const FlatCall& call, const BoundPlan* plan, Deadline deadline) {
@@ -179,11 +192,7 @@ Status Group::perform(const FlatCall& call, const BoundPlan* plan, Deadline dead
   } else {
     const Verdict verdict = disagreement_.begin(seq, call.desc);
     if (verdict.status) mailbox_->poison(seq, *verdict.status);
-    if (verdict.tell) {
-      ControlMessage dissent = control(config_.id, ControlMessage::Kind::dissent, seq);
-      dissent.set_payload(&call.desc, sizeof call.desc);
-      tell_all(dissent);
-    }
+    if (verdict.tell) dissent(seq);
     ExecuteCall execute;
     execute.desc = call.desc;
     execute.agreement = agreement_of(call.desc);
@@ -279,20 +288,28 @@ bool Group::done(const Message& message) noexcept {
   const Visit visit(*this);
   if (!visit) return true;
   messages_->progress();
-  return PointToPoint::done(message.request);
+  // Where it cannot end well any more, wait() will say so without waiting.
+  return PointToPoint::done(message.request) || failure_.failed() || message.deadline.passed();
 }
 
 Status Group::wait(const Message& message, double timeout_s) {
   if (message.request == nullptr) return closed_status();
-  if (PointToPoint::done(message.request)) return PointToPoint::status(message.request);
-  const Visit visit(*this);
-  if (!visit) return closed_status();
+  if (!PointToPoint::done(message.request)) {
+    if (const Visit visit(*this); visit) return await(message, timeout_s);
+    wait_until_closed();
+  }
+  return PointToPoint::done(message.request) ? PointToPoint::status(message.request) : closed_status();
+}
+
+// As wait(); the caller is a visitor.
+Status Group::await(const Message& message, double timeout_s) {
   const Deadline patience_ends = Deadline::after(timeout_s);
   const bool own = message.deadline.at_ns <= patience_ends.at_ns;
   const Deadline deadline = own ? message.deadline : patience_ends;
   Deadline gone_at;
   const auto ready = [&] {
-    if (done(message)) return true;
+    messages_->progress();
+    if (PointToPoint::done(message.request)) return true;
     if (!peer_left(message.peer)) return false;
     if (gone_at.at_ns == INT64_MAX) gone_at = Deadline::after(kGoneGrace_s);
     return gone_at.passed();
@@ -305,7 +322,9 @@ Status Group::wait(const Message& message, double timeout_s) {
   if (waited == Waited::failed) {
     cause = failure_.cause();
   } else if (waited == Waited::ready) {
-    cause = Status(Code::peer_lost, "rank " + std::to_string(message.peer) + " has left the group", {message.peer});
+    cause = message.peer < 0 ? Status(Code::peer_lost, "all other ranks have left the group")
+                             : Status(Code::peer_lost, "rank " + std::to_string(message.peer) + " has left the group",
+                                      {message.peer});
   } else {
     std::vector<int> missing;
     if (message.peer >= 0) missing.push_back(message.peer);
@@ -349,6 +368,8 @@ void Group::serve_courier() {
 }
 
 void Group::abort(const std::string& reason) {
+  const Visit visit(*this);
+  if (!visit) return;
   fail(Status(Code::aborted, "the group was aborted by rank " + std::to_string(config_.rank) + ": " + reason,
               {config_.rank}),
        true);
@@ -404,12 +425,7 @@ void Group::on_control(int world_rank, const ControlMessage& message) {
       std::memcpy(&theirs, message.payload.data(), sizeof theirs);
       const Verdict verdict = disagreement_.heard(message.seq, rank, theirs);
       if (verdict.status) mailbox_->poison(message.seq, *verdict.status);
-      if (verdict.tell) {
-        ControlMessage dissent = control(config_.id, ControlMessage::Kind::dissent, message.seq);
-        const std::optional<Descriptor> ours = disagreement_.ours(message.seq);
-        dissent.set_payload(&*ours, sizeof *ours);
-        tell_all(dissent);
-      }
+      if (verdict.tell) dissent(message.seq);
       break;
     }
     case ControlMessage::Kind::failure: {
@@ -446,12 +462,16 @@ void Group::on_control(int world_rank, const ControlMessage& message) {
 
 void Group::on_disagreement(int /*peer*/, std::uint64_t seq, std::uint64_t /*ours*/,
                             std::uint64_t /*theirs*/) noexcept {
-  const Verdict verdict = disagreement_.found(seq);
-  if (!verdict.tell) return;
+  if (disagreement_.found(seq).tell) dissent(seq);
+}
+
+// Tells every member what this rank calls operation `seq`.
+void Group::dissent(std::uint64_t seq) {
   const std::optional<Descriptor> ours = disagreement_.ours(seq);
-  ControlMessage dissent = control(config_.id, ControlMessage::Kind::dissent, seq);
-  dissent.set_payload(&*ours, sizeof *ours);
-  tell_all(dissent);
+  if (!ours) return;  // so long ago that it is forgotten
+  ControlMessage message = control(config_.id, ControlMessage::Kind::dissent, seq);
+  message.set_payload(&*ours, sizeof *ours);
+  tell_all(message);
 }
 
 void Group::on_broken(const Status& cause) noexcept { fail(cause, true); }
@@ -470,12 +490,9 @@ void Group::close() {
       courier_stop_ = true;
     }
     courier_wake_.notify_all();
-    // Whoever is inside leaves now, because the group has failed; the lane's token is never given back.
-    while (!lane_->try_enter()) {
-      wake();
-      std::this_thread::yield();
-    }
-    while (visits_.load(std::memory_order_seq_cst) != 0) {
+    // Whoever is inside leaves now, because the group has failed. The lane's token comes last, as a visitor may still
+    // push work; it is never given back.
+    while (visits_.load(std::memory_order_seq_cst) != 0 || !lane_->try_enter()) {
       wake();
       std::this_thread::yield();
     }
@@ -494,7 +511,7 @@ void Group::close() {
 
 void Group::finish_work() {
   if (failure_.failed()) return;
-  lane_->drain(Deadline::after(config_.timeout_s));
+  lane_->drain(Deadline::after(config_.timeout_s), failure_);
   const auto idle = [this] {
     messages_->progress();
     return messages_->pending() == 0;

@@ -63,9 +63,9 @@ class Group final : Context::GroupListener, MailboxListener {
   double timeout_s() const noexcept { return config_.timeout_s; }
   std::uint64_t last_seq() const noexcept { return started_.load(std::memory_order_relaxed); }
   // Whether collectives without a plan can run: all members share memory.
-  bool flat_ready() const noexcept { return flat_ != nullptr; }
+  bool flat_ready() const noexcept { return flat_ready_; }
   // How this rank reaches each rank of the group: "shm", "tcp" or "self".
-  std::vector<std::string> transports() const;
+  const std::vector<std::string>& transports() const noexcept { return transport_names_; }
 
   // Blocking collectives: flat, and by plan (kept alive by the caller). Buffers as in flat.h and executor.h.
   Status run(const FlatCall& call, double timeout_s);
@@ -79,6 +79,7 @@ class Group final : Context::GroupListener, MailboxListener {
   Message send(int dst, int tag, const void* data, std::size_t nbytes, DType dtype, double timeout_s, bool courier);
   Message recv(int src, int tag, void* data, std::size_t nbytes, DType dtype, double timeout_s, bool courier);
   Status wait(const Message& message, double timeout_s);
+  // Whether wait() would return at once. Memory is free only when the request itself is done, or after wait().
   bool done(const Message& message) noexcept;
 
   // Ends every wait of the group on every rank. Any thread, any number of times, never blocks.
@@ -92,6 +93,10 @@ class Group final : Context::GroupListener, MailboxListener {
   Status set_up();
   Status perform(const FlatCall& call, const BoundPlan* plan, Deadline deadline);
   Status departed(std::uint64_t seq) const;
+  bool await(const Work& work, double timeout_s);
+  Status await(const Message& message, double timeout_s);
+  void wait_until_closed();
+  void dissent(std::uint64_t seq);
   Status ask_around(std::uint64_t seq, Status status);
   bool peer_left(int peer) const noexcept;
   Status end(Status status);
@@ -125,6 +130,8 @@ class Group final : Context::GroupListener, MailboxListener {
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<PointToPoint> messages_;
   std::unique_ptr<Lane> lane_;
+  bool flat_ready_ = false;                   // of what is asked after close() as well
+  std::vector<std::string> transport_names_;  // by rank
   Disagreement disagreement_;
 
   std::atomic<std::uint64_t> started_{0};                    // collectives begun

@@ -58,21 +58,21 @@ class Lane {
     if (pending_.fetch_sub(1, std::memory_order_acq_rel) != 1) grant();
   }
 
-  // Queues an operation for the worker.
+  // Queues an operation for the worker. It is queued and counted at once: else another could be run out of turn.
   void push(std::shared_ptr<Work> work) {
     {
       const std::lock_guard lock(mutex_);
-      queue_.push_back(std::move(work));
       if (!worker_.joinable()) worker_ = std::thread([this] { serve(); });
+      queue_.push_back(std::move(work));
+      if (pending_.fetch_add(1, std::memory_order_acq_rel) == 0) granted_ = true;
     }
-    if (pending_.fetch_add(1, std::memory_order_acq_rel) == 0) grant();
+    wake_.notify_one();
   }
 
-  // Waits until nothing is queued or running; false when the deadline passed first.
-  bool drain(Deadline deadline) noexcept {
-    const Failure never;
-    return wait_until([this] { return pending_.load(std::memory_order_acquire) == 0; }, bell_, never, deadline,
-                      Patience{0, 1}) == Waited::ready;
+  // Waits until nothing is queued or running, the deadline has passed or the group has failed.
+  void drain(Deadline deadline, const Failure& failure) noexcept {
+    static_cast<void>(wait_until([this] { return pending_.load(std::memory_order_acquire) == 0; }, bell_, failure,
+                                 deadline, Patience{0, 1}));
   }
 
   // Ends the worker once the queue is empty. The group must have failed or drained before.
