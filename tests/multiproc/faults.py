@@ -301,6 +301,9 @@ DISAGREEMENTS: dict[str, Callable[[pycomm.Communicator, bool], None]] = {
     "algorithm": lambda c, odd: c.allreduce(
         np.ones(1000, np.float32), algorithm="ring" if odd else "recursive_doubling"
     ),
+    "own algorithm against a schedule": lambda c, odd: c.allreduce(
+        np.ones(1000, np.float32), algorithm="bidirectional_ring" if odd else None
+    ),
     "counts": lambda c, odd: allgather_ragged(c, odd),
     "splits of alltoallv": lambda c, odd: c.alltoallv(
         np.ones(c.size, np.float32), [1] * c.size, np.empty(c.size + (1 if odd else 0), np.float32),

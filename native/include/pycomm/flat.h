@@ -57,6 +57,8 @@ class Flat {
   //   unsupported  the reduce op is undefined on the type; all ranks return this
   //   other        failure.cause(): the group failed
   Status run(const FlatCall& call, std::uint64_t seq, Deadline deadline);
+  // Only the first stage of it: makes sure that all ranks make this call, which is then performed by other means.
+  Status agree(const Descriptor& desc, std::uint64_t seq, Deadline deadline);
 
  private:
   class Engine;

@@ -18,6 +18,13 @@ class Flat::Engine {
   Engine(Regions regions, int rank, int nranks, const Failure& failure, int spare_cores_hint);
   Status run(const FlatCall& call, std::uint64_t seq, Deadline deadline);
 
+  Status agree(const Descriptor& desc, std::uint64_t seq, Deadline deadline) {
+    if (failure_.failed()) return failure_.cause();
+    if (nranks_ == 1) return {};
+    board_.advance();
+    return board_.meet(desc, seq, true, deadline);
+  }
+
  private:
   // One operation while it runs.
   struct Op {

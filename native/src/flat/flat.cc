@@ -72,6 +72,10 @@ Status Flat::run(const FlatCall& call, std::uint64_t seq, Deadline deadline) {
   return engine_->run(call, seq, deadline);
 }
 
+Status Flat::agree(const Descriptor& desc, std::uint64_t seq, Deadline deadline) {
+  return engine_->agree(desc, seq, deadline);
+}
+
 Flat::Engine::Engine(Regions regions, int rank, int nranks, const Failure& failure, int spare_cores_hint)
     : board_(std::move(regions), rank, nranks, failure, spare_cores_hint),
       rank_(rank),

@@ -190,21 +190,27 @@ Status Group::perform(const FlatCall& call, const BoundPlan* plan, Deadline dead
   if (plan == nullptr) {
     status = flat_->run(call, seq, deadline);
   } else {
-    const Verdict verdict = disagreement_.begin(seq, call.desc);
-    if (verdict.status) mailbox_->poison(seq, *verdict.status);
-    if (verdict.tell) dissent(seq);
-    ExecuteCall execute;
-    execute.desc = call.desc;
-    execute.agreement = agreement_of(call.desc);
-    execute.seq = seq;
-    execute.input = call.send;
-    execute.output = call.recv;
-    execute.deadline = deadline;
-    status = executor_->execute(*plan, execute);
-    if (status.code() == Code::deadline) status = ask_around(seq, std::move(status));
+    // A rank without a plan waits for stages, not for messages: where there are stages, all agree there first.
+    if (flat_ != nullptr) status = flat_->agree(call.desc, seq, deadline);
+    if (status.ok()) status = execute(call, *plan, seq, deadline);
   }
   finished_.store(seq, std::memory_order_relaxed);
   return end(std::move(status));
+}
+
+Status Group::execute(const FlatCall& call, const BoundPlan& plan, std::uint64_t seq, Deadline deadline) {
+  const Verdict verdict = disagreement_.begin(seq, call.desc);
+  if (verdict.status) mailbox_->poison(seq, *verdict.status);
+  if (verdict.tell) dissent(seq);
+  ExecuteCall bound;
+  bound.desc = call.desc;
+  bound.agreement = agreement_of(call.desc);
+  bound.seq = seq;
+  bound.input = call.send;
+  bound.output = call.recv;
+  bound.deadline = deadline;
+  Status status = executor_->execute(plan, bound);
+  return status.code() == Code::deadline ? ask_around(seq, std::move(status)) : status;
 }
 
 // A program waits for its neighbours, which may themselves be waiting. Whoever does not answer, or has not come to this

@@ -92,6 +92,7 @@ class Group final : Context::GroupListener, MailboxListener {
   Group(std::shared_ptr<Context> context, GroupConfig config);
   Status set_up();
   Status perform(const FlatCall& call, const BoundPlan* plan, Deadline deadline);
+  Status execute(const FlatCall& call, const BoundPlan& plan, std::uint64_t seq, Deadline deadline);
   Status departed(std::uint64_t seq) const;
   bool await(const Work& work, double timeout_s);
   Status await(const Message& message, double timeout_s);
