@@ -203,7 +203,7 @@ def leave_early(args: argparse.Namespace) -> None:
             x = np.ones(1000, np.float32)
             comm.allreduce(x)
             if comm.rank == 1:
-                time.sleep(0.3)  # the others may still be busy with the allreduce that this rank has done with
+                time.sleep(0.3)  # the others may still be in the allreduce that this rank has done with
                 say("leaving")
                 if name == "return":
                     comm.close()
