@@ -184,12 +184,15 @@ def _meet_over_network(
             "secret to "
             "init"
         )
-    # Two jobs with one secret stay apart: what they prove is derived from the job's id.
-    proof = hmac.new(secret.encode(), placement.job.encode(), hashlib.sha256).hexdigest()
+    # Two jobs with one secret stay apart, also when the same processes make one after the other at one
+    # address: what they prove is derived from the job's id and number.
+    global _made
+    _made += 1
+    proof = hmac.new(secret.encode(), f"{placement.job}#{_made}".encode(), hashlib.sha256).hexdigest()
     if placement.rank == 0:
         store = TcpStore.serve(host, ports, proof, timeout_s=timeout_s)
     else:
-        store = TcpStore.join(host, ports, proof, timeout_s=timeout_s)
+        store = TcpStore.join(host, ports, proof, timeout_s=timeout_s, is_repeated=_made > 1)
     return _Meeting(store, proof, store.close)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from pycomm.errors import AuthError, DeadlineExceeded, ProtocolError, ResourceError, UsageError
+from pycomm.errors import AuthError, DeadlineExceeded, PeerLost, ProtocolError, ResourceError, UsageError
 
 __all__ = ["FileStore", "MemoryStore", "Store", "TcpStore", "tcp_endpoint"]
 
@@ -182,9 +182,18 @@ class TcpStore:
 
     @classmethod
     def join(
-        cls, host: str, ports: Sequence[int], secret: str, *, timeout_s: float, family: int = 0
+        cls,
+        host: str,
+        ports: Sequence[int],
+        secret: str,
+        *,
+        timeout_s: float,
+        family: int = 0,
+        is_repeated: bool = False,
     ) -> TcpStore:
         """Connect to the store of this job, which listens on one of ``ports``.
+
+        With ``is_repeated``, a store with another secret may be that of the same processes' job before.
 
         Raises
         ------
@@ -195,7 +204,7 @@ class TcpStore:
         """
         from pycomm.core import native
 
-        if len(ports) == 1:
+        if len(ports) == 1 and not is_repeated:
             return cls(host, ports[0], native.StoreClient(host, ports[0], secret, family, timeout_s))
         deadline = time.monotonic() + timeout_s
         while True:
@@ -204,7 +213,7 @@ class TcpStore:
                 try:
                     # Somebody else may hold this port and say nothing: do not wait for it for long.
                     client = native.StoreClient(host, port, secret, family, max(0.05, min(2.0, left)))
-                except (AuthError, ProtocolError, DeadlineExceeded):
+                except (AuthError, ProtocolError, DeadlineExceeded, PeerLost):
                     continue
                 return cls(host, port, client)
             if time.monotonic() >= deadline:
