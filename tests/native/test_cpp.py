@@ -45,5 +45,5 @@ def test_cpp(flavour: str) -> None:
     ]
     run(configure, 120)
     run(["ninja", "-C", str(build)], 900)
-    out = run(["ctest", "--test-dir", str(build), "--output-on-failure", "--timeout", "300"], 900)
+    out = run(["ctest", "--test-dir", str(build), "-j2", "--output-on-failure", "--timeout", "600"], 900)
     assert "100% tests passed" in out
