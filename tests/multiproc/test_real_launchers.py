@@ -19,16 +19,19 @@ from pycomm.bench.launch import FLAVOURS, find_mpis
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(110)]
 MPIS = {mpi.flavour: mpi for mpi in find_mpis()}
 PROGRAM = """
+import os
+import sys
+
 import numpy as np
 import pycomm
 from pycomm.launch import detect
-import os
 
 with pycomm.init("native", timeout_s=60) as comm:
     total = np.full(1000, comm.rank + 1.0)
     comm.allreduce(total)
     assert (total == 3.0).all(), total
-    print(f"rank {comm.rank} of {comm.size} from {detect(os.environ).launcher}: ok", flush=True)
+    # One write, newline included: the ranks share a pipe, and an unbuffered print would write twice.
+    sys.stdout.write(f"rank {comm.rank} of {comm.size} from {detect(os.environ).launcher}: ok\\n")
 """
 
 
