@@ -16,7 +16,7 @@ NATIVE = CMakeLists.txt $(shell find native -name '*.cc' -o -name '*.h' -o -name
 
 .PHONY: demo test bench lint setup setup-dev quick clean
 
-demo: setup $(VENV)/.mpich
+demo: setup $(VENV)/.impi
 	$(BIN)/python benchmarks/demo.py --output out
 
 test: setup-dev $(VENV)/.mpis
@@ -51,8 +51,9 @@ $(VENV)/.built: $(VENV)/.run pyproject.toml $(NATIVE)
 	touch $@
 
 # MPI libraries from PyPI, each in build/mpi/NAME. Which ones install is reported; peers that are missing are left out.
-$(VENV)/.mpich: $(VENV)/.run .ci/mpi
-	PYTHON=$(BIN)/python bash .ci/mpi mpich
+# The demonstration meets the fastest MPI on one host, which also yields when ranks outnumber cores; MPICH elsewhere.
+$(VENV)/.impi: $(VENV)/.run .ci/mpi
+	PYTHON=$(BIN)/python bash .ci/mpi impi || PYTHON=$(BIN)/python bash .ci/mpi mpich
 	touch $@
 
 $(VENV)/.mpis: $(VENV)/.run .ci/mpi

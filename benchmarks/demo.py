@@ -1,6 +1,6 @@
 """The demonstration: four collectives on 2 and 4 real processes, pycomm beside Gloo and an MPI, all checked.
 
-    python benchmarks/demo.py [--output out] [--mpi mpich]
+    python benchmarks/demo.py [--output out] [--mpi impi]
 
 The tables go to the screen; the picture and the numbers go to the output folder. A peer that is not installed
 is left out and named. Takes two to four minutes. The exit code is 1 when a result was wrong.
