@@ -24,7 +24,7 @@ from pycomm.object_calls import ObjectCalls
 from pycomm.schedule import Schedule
 from pycomm.selection import Selector, forced_algorithms
 from pycomm.types import CollectiveKind, DType, ReduceOp
-from pycomm.work import DONE, Batch, Finished, Pending
+from pycomm.work import DONE, Batch, Deferred, Finished, Pending
 
 __all__ = ["ANY", "Communicator"]
 
@@ -97,6 +97,7 @@ class Communicator(ObjectCalls):
         self._children = 0
         self._plans = 0
         self._in_flight: list[Pending] = []
+        self._deferred: Deferred | None = None
         self._sweep_at = 16
         self._batches: dict[int, Batch] = {}
         self._host_numbers: tuple[int, ...] | None = None
@@ -114,6 +115,24 @@ class Communicator(ObjectCalls):
     def __repr__(self) -> str:
         state = " closed" if self._is_closed else ""
         return f"<Communicator {self.name!r} rank {self.rank} of {self.size} on {self.backend}{state}>"
+
+    @property
+    def timeout_s(self) -> float:
+        """Default deadline of operations, in seconds."""
+        return self._config.timeout_s
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether operations that were started with ``async_op`` are under way."""
+        return self._deferred is not None or any(not work.done() for work in self._in_flight)
+
+    @property
+    def direct_at(self) -> Callable[..., bool] | None:
+        """The backend's shortcut for blocking calls on plain memory, for adapters; ``None`` while there is none.
+
+        As in :class:`~pycomm.backends.base.BackendComm`.
+        """
+        return None if self._direct is None else self._comm.direct_at
 
     # -------------------------------------------------------------------------------------------------
     # collectives
@@ -517,16 +536,46 @@ class Communicator(ObjectCalls):
 
         Notes
         -----
-        Without the whole table the ranks first exchange their counts, by a blocking allgather of ``2 * size``
-        numbers; with it nothing is exchanged.
+        Without the whole table the ranks first exchange their counts, by an allgather of ``2 * size`` numbers;
+        with it nothing is exchanged. An asynchronous call does not wait for that exchange, but the next collective
+        of this communicator does, since it must come after.
         """
+
+        def perform(table: npt.NDArray[np.int64]) -> Work:
+            return self._collective(
+                _Kind.ALLTOALLV,
+                send,
+                recv,
+                async_op,
+                algorithm,
+                counts=table,
+                timeout_s=timeout_s,
+                dtype=dtype,
+            )
+
         if recv_counts is None:
-            table = ragged_counts(send_counts, self.size * self.size, "send_counts (recv_counts is None)")
-        else:
-            table = self._exchange_counts(send_counts, recv_counts, timeout_s)
-        return self._collective(
-            _Kind.ALLTOALLV, send, recv, async_op, algorithm, counts=table, timeout_s=timeout_s, dtype=dtype
+            return perform(ragged_counts(send_counts, self.size**2, "send_counts (recv_counts is None)"))
+        self._refuse_batch("alltoallv without the whole table of counts")
+        mine = np.stack(
+            [
+                ragged_counts(send_counts, self.size, "send_counts"),
+                ragged_counts(recv_counts, self.size, "recv_counts"),
+            ]
         )
+        table = np.empty((self.size, 2, self.size), np.int64)
+        exchange = self.allgather(mine, table, async_op=async_op, timeout_s=timeout_s)
+        if not async_op:
+            return perform(self._sent_counts(table))
+
+        def begin() -> Work:
+            with self._lock:
+                self._deferred = None
+                self._restore_shortcut()
+            return perform(self._sent_counts(table))
+
+        with self._lock:
+            self._deferred, self._direct = Deferred(exchange, begin), None
+            return self._deferred
 
     def gatherv(
         self,
@@ -723,11 +772,37 @@ class Communicator(ObjectCalls):
             return None
         ranks = [r for r in range(self.size) if int(table[r, 0]) == color]
         ranks.sort(key=lambda r: int(table[r, 1]))
+        return self.subgroup(ranks, f"{self.name}.{index}.{color}", timeout_s=timeout_s)
+
+    def subgroup(self, ranks: Sequence[int], name: str, *, timeout_s: float | None = None) -> Communicator:
+        """Make a communicator of some of the ranks. Collective over those ranks; the others have no part in it.
+
+        Works also when this communicator has failed or was closed, as long as the ranks named are alive.
+
+        Parameters
+        ----------
+        ranks
+            Ranks of this group, in the order of their new numbers; this one among them. The same on all of them.
+        name
+            Name of the new group, unique in the job.
+        timeout_s
+            As in :meth:`split`.
+
+        Raises
+        ------
+        UsageError
+            A number is no rank of this group, or there twice, or this rank is not among them.
+        """
+        members = [check_rank(rank, self.size, "ranks") for rank in ranks]
+        if len(set(members)) != len(members) or self.rank not in members:
+            raise UsageError(
+                f"ranks={list(ranks)} must name each member once, rank {self.rank} (this one) among them"
+            )
         config = GroupConfig(
-            name=f"{self.name}.{index}.{color}",
-            rank=ranks.index(self.rank),
-            size=len(ranks),
-            members=tuple(self._config.members[r] for r in ranks),
+            name=name,
+            rank=members.index(self.rank),
+            size=len(members),
+            members=tuple(self._config.members[rank] for rank in members),
             timeout_s=self._config.timeout_s if timeout_s is None else timeout_s,
             store=self._config.store,
             parent=self._comm,
@@ -769,6 +844,8 @@ class Communicator(ObjectCalls):
 
     def close(self) -> None:
         """Release everything. Twice is fine. Groups split from this one stay usable."""
+        if not self._is_closed:
+            self._start_deferred()
         with self._lock:
             if self._is_closed:
                 return
@@ -833,6 +910,7 @@ class Communicator(ObjectCalls):
         if self._is_closed:
             raise UsageError(f"communicator {self.name!r} is closed; make a new one")
         if call.kind not in (_Kind.SEND, _Kind.RECV):
+            self._start_deferred()
             call = self._selector.choose(call, algorithm)
         elif not self._capabilities.point_to_point:
             raise Unsupported(f"backend {self.backend!r} has no send and recv")
@@ -880,20 +958,27 @@ class Communicator(ObjectCalls):
     def _end_batch(self, batch: Batch) -> None:
         with self._lock:
             self._batches = {thread: other for thread, other in self._batches.items() if other is not batch}
-            if not self._batches:
-                self._direct = self._shortcut
+            self._restore_shortcut()
         for work in batch.works:
             self._remember(work)
 
-    def _exchange_counts(self, send_counts: Any, recv_counts: Any, timeout_s: float | None) -> Any:
-        """Collect the table of an alltoallv; every rank sees the same one, so all raise or none does."""
-        self._refuse_batch("alltoallv without the whole table of counts")
-        n = self.size
-        mine = np.stack(
-            [ragged_counts(send_counts, n, "send_counts"), ragged_counts(recv_counts, n, "recv_counts")]
-        )
-        table = np.empty((n, 2, n), np.int64)
-        self.allgather(mine, table, timeout_s=timeout_s)
+    def _restore_shortcut(self) -> None:
+        """Allow the shortcut again unless something has to come first. The lock is held."""
+        if not self._batches and self._deferred is None:
+            self._direct = self._shortcut
+
+    def _start_deferred(self) -> None:
+        """Start the operation that waits for another, so that what comes next comes after it."""
+        deferred = self._deferred
+        if deferred is not None:
+            deferred.start()
+            with self._lock:  # it may have failed to start
+                if self._deferred is deferred:
+                    self._deferred = None
+                    self._restore_shortcut()
+
+    def _sent_counts(self, table: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Check the table of an alltoallv; every rank sees the same one, so all raise or none does."""
         sent, expected = table[:, 0, :], table[:, 1, :].T
         wrong = np.argwhere(sent != expected)
         if len(wrong):

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-class PycommError(Exception):
+class PycommError(RuntimeError):
     """Base of every exception that pycomm raises on purpose."""
 
 

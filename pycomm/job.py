@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from pycomm.backends.base import GroupConfig
+from pycomm.backends.base import Backend, GroupConfig
 from pycomm.backends.registry import get_backend
 from pycomm.communicator import Communicator
 from pycomm.config import SETTINGS, setting
@@ -23,7 +23,7 @@ from pycomm.hosts import check_interface
 from pycomm.launch import Placement, detect, is_loopback
 from pycomm.store import FileStore, MemoryStore, Store, TcpStore
 
-__all__ = ["init"]
+__all__ = ["init", "open_world"]
 
 _WORLDS: Final[weakref.WeakSet[Communicator]] = weakref.WeakSet()
 _MEMORY: Final[dict[str, MemoryStore]] = {}
@@ -93,20 +93,53 @@ def init(
         meeting = _meet(
             placement, rendezvous or str(setting("store")), secret or str(setting("secret")), wait_s
         )
+    return open_world(
+        provider, placement.rank, placement.size, meeting.store, meeting.secret, wait_s, leave=meeting.leave
+    )
+
+
+def open_world(
+    provider: Backend,
+    rank: int,
+    size: int,
+    store: Store,
+    secret: str,
+    timeout_s: float,
+    *,
+    name: str = "world",
+    leave: Callable[[], None],
+) -> Communicator:
+    """Make the communicator of all ranks of a job that have met; it is closed at the end of the program at the latest.
+
+    Parameters
+    ----------
+    provider
+        What moves the bytes.
+    rank, size
+        This process in the job.
+    store, secret
+        Where the ranks have met, and what they know one another by.
+    timeout_s
+        Deadline for the group to stand, and default deadline of its operations.
+    name
+        Name of the group.
+    leave
+        How to leave the store; called when the communicator is closed, or could not be made.
+    """
     config = GroupConfig(
-        name="world",
-        rank=placement.rank,
-        size=placement.size,
-        members=tuple(range(placement.size)),
-        timeout_s=wait_s,
-        store=meeting.store,
-        secret=meeting.secret,
+        name=name,
+        rank=rank,
+        size=size,
+        members=tuple(range(size)),
+        timeout_s=timeout_s,
+        store=store,
+        secret=secret,
         options={name: str(entry.value()) for name, entry in SETTINGS.items() if not entry.is_secret},
     )
     try:
-        comm = Communicator(provider, config, on_close=meeting.leave)
+        comm = Communicator(provider, config, on_close=leave)
     except BaseException:
-        meeting.leave()
+        leave()
         raise
     _WORLDS.add(comm)
     return comm

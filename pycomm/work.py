@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
@@ -12,7 +13,7 @@ from pycomm.errors import UsageError
 from pycomm.events import Phase
 from pycomm.journal import Note
 
-__all__ = ["DONE", "Batch", "Finished", "Pending"]
+__all__ = ["DONE", "Batch", "Deferred", "Finished", "Pending"]
 
 
 class Finished:
@@ -110,6 +111,70 @@ class Pending:
                 if finish is not None:
                     finish()
         return source
+
+
+class Deferred:
+    """An operation that cannot start before another has ended, since it needs what that one brings. Thread-safe.
+
+    Parameters
+    ----------
+    first
+        The operation to wait for.
+    then
+        Starts the second one; called once, when the first has ended well.
+    """
+
+    __slots__ = ("_failure", "_first", "_lock", "_second", "_then")
+
+    def __init__(self, first: Work, then: Callable[[], Work]) -> None:
+        self._first, self._then = first, then
+        self._second: Work | None = None
+        self._failure: Exception | None = None
+        self._lock = threading.Lock()
+
+    def start(self, timeout_s: float | None = None) -> None:
+        """Wait for the first operation and start the second; what keeps it from starting is raised by :meth:`wait`.
+
+        Raises
+        ------
+        DeadlineExceeded
+            ``timeout_s`` passed first.
+        """
+        if self._second is not None or self._failure is not None:
+            return
+        try:
+            self._first.wait(timeout_s)
+        except Exception as failure:
+            if timeout_s is not None and not self._first.done():
+                raise
+            self._failure = failure
+            return
+        with self._lock:
+            if self._second is None and self._failure is None:
+                try:
+                    self._second = self._then()
+                except Exception as failure:
+                    self._failure = failure
+
+    def done(self) -> bool:
+        """Whether it has ended, well or badly. Never blocks."""
+        if self._second is None and self._failure is None:
+            if not self._first.done():
+                return False
+            self.start()
+        return self._second is None or self._second.done()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Block until it has ended; raises what ended it."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self.start(timeout_s)
+        if self._failure is not None:
+            raise self._failure
+        if self._second is None:
+            raise UsageError(
+                "the operation has not started"
+            )  # pragma: no cover (start() left one of the two)
+        return self._second.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
 
 class Batch:

@@ -142,45 +142,44 @@ bool supported(DType dtype, ReduceOp op) {
   return op != ReduceOp::avg || dtype != DType::boolean;
 }
 
-// Reads the arguments into `call`; false when the long way has to look at them.
-bool bind(Kind kind, PyObject* const* args, const Group& group, FlatCall& call) {
-  call.desc.kind = kind;
+// Whose operation it is and what it is made of, before the buffers are looked at.
+struct DirectCall {
+  Kind kind = Kind::barrier;
+  PyObject* op = nullptr;    // for kinds that reduce
+  PyObject* root = nullptr;  // for broadcast
+  PyObject* timeout_s = nullptr;
+  Array send, recv;  // broadcast: the one buffer twice
+};
+
+bool bind(const DirectCall& request, const Group& group, FlatCall& call) {
+  call.desc.kind = request.kind;
   call.desc.root = -1;
-  if (kind == Kind::barrier) return true;
-  Array send;
-  if (!read_array(args[1], send)) return false;
-  call.desc.dtype = send.dtype;
-  if (kind == Kind::broadcast) {
-    const long root = PyLong_AsLong(args[4]);
-    if (PyErr_Occurred() != nullptr) {
-      PyErr_Clear();
-      return false;
-    }
-    if (root < 0 || root >= group.size() || !send.writable) return false;
+  if (request.kind == Kind::barrier) return true;
+  call.desc.dtype = request.send.dtype;
+  if (request.kind == Kind::broadcast) {
+    const long root = PyLong_AsLong(request.root);
+    if (PyErr_Occurred() != nullptr) return PyErr_Clear(), false;
+    if (root < 0 || root >= group.size() || !request.send.writable) return false;
     call.desc.root = static_cast<std::int32_t>(root);
-    call.desc.count = send.count;
-    call.send = send.data;
-    call.recv = send.data;
+    call.desc.count = request.send.count;
+    call.send = request.send.data;
+    call.recv = request.send.data;
     return true;
   }
-  if (kind == Kind::allreduce || kind == Kind::reduce_scatter) {
-    if (!read_op(args[3], call.desc.op) || !supported(send.dtype, call.desc.op)) return false;
+  if (request.kind == Kind::allreduce || request.kind == Kind::reduce_scatter) {
+    if (!read_op(request.op, call.desc.op) || !supported(request.send.dtype, call.desc.op)) return false;
   }
-  Array recv = send;
-  if (args[2] != Py_None && !read_array(args[2], recv)) return false;
-  return bind_pair(kind, send, recv, static_cast<std::uint64_t>(group.size()), static_cast<std::uint64_t>(group.rank()),
-                   call);
+  return bind_pair(request.kind, request.send, request.recv, static_cast<std::uint64_t>(group.size()),
+                   static_cast<std::uint64_t>(group.rank()), call);
 }
 
-PyObject* perform(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
-  auto* const group = static_cast<Group*>(PyCapsule_GetPointer(self, nullptr));
-  if (group == nullptr || nargs != 6 || !group->flat_ready()) Py_RETURN_FALSE;
+// Performs the request and returns True, or False when the long way has to look at it; NULL with an error set.
+PyObject* perform(Group& group, const DirectCall& request) {
   FlatCall call{};
-  const long kind = PyLong_AsLong(args[0]);
-  if (!bind(static_cast<Kind>(kind), args, *group, call)) Py_RETURN_FALSE;
-  double timeout_s = group->timeout_s();
-  if (args[5] != Py_None) {
-    timeout_s = PyFloat_AsDouble(args[5]);
+  if (!bind(request, group, call)) Py_RETURN_FALSE;
+  double timeout_s = group.timeout_s();
+  if (request.timeout_s != Py_None) {
+    timeout_s = PyFloat_AsDouble(request.timeout_s);
     if (PyErr_Occurred() != nullptr || !(timeout_s >= 0)) {
       PyErr_Clear();
       Py_RETURN_FALSE;
@@ -188,19 +187,44 @@ PyObject* perform(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
   }
   Status status;
   {
-    const SignalWatch watch(*group);
-    status = group->run(call, timeout_s);
+    const SignalWatch watch(group);
+    status = group.run(call, timeout_s);
     if (watch.interrupted()) return nullptr;
   }
   if (status.ok()) Py_RETURN_TRUE;
-  raise_status(status, *group, kind_name(static_cast<Kind>(kind)));
+  raise_status(status, group, kind_name(request.kind));
   return nullptr;
 }
 
+// direct(kind, send, recv, op, root, timeout_s): NumPy arrays.
+PyObject* perform_arrays(Group& group, PyObject* const* args) {
+  DirectCall request{static_cast<Kind>(PyLong_AsLong(args[0])), args[3], args[4], args[5], {}, {}};
+  if (request.kind != Kind::barrier) {
+    if (!read_array(args[1], request.send)) Py_RETURN_FALSE;
+    request.recv = request.send;
+    if (args[2] != Py_None && !read_array(args[2], request.recv)) Py_RETURN_FALSE;
+  }
+  return perform(group, request);
+}
+
+// direct_at(kind, dtype, send, send_count, recv, recv_count, op, root, timeout_s): addresses of memory that the caller
+// vouches for.
+PyObject* perform_addresses(Group& group, PyObject* const* args) {
+  DirectCall request{static_cast<Kind>(PyLong_AsLong(args[0])), args[6], args[7], args[8], {}, {}};
+  const auto dtype = static_cast<DType>(PyLong_AsLong(args[1]));
+  request.send = {static_cast<std::byte*>(PyLong_AsVoidPtr(args[2])), PyLong_AsUnsignedLongLong(args[3]), dtype, true};
+  request.recv = {static_cast<std::byte*>(PyLong_AsVoidPtr(args[4])), PyLong_AsUnsignedLongLong(args[5]), dtype, true};
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  return perform(group, request);
+}
+
 // Called from C: no exception may pass.
+template <PyObject* (*perform_with)(Group&, PyObject* const*), Py_ssize_t kArgs>
 PyObject* direct(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
   try {
-    return perform(self, args, nargs);
+    auto* const group = static_cast<Group*>(PyCapsule_GetPointer(self, nullptr));
+    if (group == nullptr || nargs != kArgs || !group->flat_ready()) Py_RETURN_FALSE;
+    return perform_with(*group, args);
   } catch (py::error_already_set& error) {
     error.restore();
   } catch (const std::exception& error) {
@@ -209,12 +233,19 @@ PyObject* direct(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
   return nullptr;
 }
 
-PyMethodDef direct_def = {"direct", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(direct)), METH_FASTCALL,
-                          "Perform a simple blocking collective, or return False."};
+template <PyObject* (*perform_with)(Group&, PyObject* const*), Py_ssize_t kArgs>
+PyMethodDef method(const char* name) {
+  PyObject* (*const function)(PyObject*, PyObject* const*, Py_ssize_t) = direct<perform_with, kArgs>;
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL,
+          "Perform a simple blocking collective, or return False."};
+}
+
+PyMethodDef direct_def = method<perform_arrays, 6>("direct");
+PyMethodDef direct_at_def = method<perform_addresses, 9>("direct_at");
 
 }  // namespace
 
-py::object make_direct(const std::shared_ptr<Group>& group) {
+py::object make_direct(const std::shared_ptr<Group>& group, bool by_address) {
   known();
   auto* const holder = new std::shared_ptr<Group>(group);
   // The capsule's pointer is the group itself (one load on the hot path); its context keeps the group alive.
@@ -225,7 +256,7 @@ py::object make_direct(const std::shared_ptr<Group>& group) {
     throw py::error_already_set();
   }
   const py::object self = py::reinterpret_steal<py::object>(capsule);
-  return py::reinterpret_steal<py::object>(PyCFunction_New(&direct_def, self.ptr()));
+  return py::reinterpret_steal<py::object>(PyCFunction_New(by_address ? &direct_at_def : &direct_def, self.ptr()));
 }
 
 }  // namespace pycomm::bindings

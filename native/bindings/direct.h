@@ -1,5 +1,6 @@
 // The shortest way from Python to a flat collective: a C function without argument objects, for blocking calls on NumPy
-// arrays that need neither planning nor conversion. Whatever is not that simple is left to the long way.
+// arrays, or on plain memory, that need neither planning nor conversion. Whatever is not that simple is left to the long
+// way.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -12,7 +13,8 @@ namespace pycomm::bindings {
 
 // A callable (kind: int, send, recv, op: str | int, root: int, timeout_s: float | None) -> bool. True: done. False:
 // nothing has been done, the call is not that simple (or is wrong, which the long way will explain). Raises the
-// operation's failure.
-pybind11::object make_direct(const std::shared_ptr<Group>& group);
+// operation's failure. `by_address` makes it (kind, dtype: int, send: address, send_count, recv: address, recv_count,
+// op, root, timeout_s): contiguous memory that the caller vouches for.
+pybind11::object make_direct(const std::shared_ptr<Group>& group, bool by_address);
 
 }  // namespace pycomm::bindings

@@ -188,7 +188,7 @@ class PyGroup {
   PyGroup& operator=(const PyGroup&) = delete;
 
   Group& group() { return *group_; }
-  py::object direct() { return make_direct(group_); }
+  py::object direct(bool by_address) { return make_direct(group_, by_address); }
 
   py::object collective(int kind, int dtype, int op, int root, std::uint64_t count, const py::object& send,
                         const py::object& recv, const py::object& counts, double factor, bool round_once,
@@ -356,7 +356,7 @@ void bind_engine(py::module_& module) {
       .def_property_readonly("flat_ready", [](PyGroup& self) { return self.group().flat_ready(); })
       .def_property_readonly("transports", [](PyGroup& self) { return self.group().transports(); })
       .def_property_readonly("last_seq", [](PyGroup& self) { return self.group().last_seq(); })
-      .def("direct", &PyGroup::direct)
+      .def("direct", &PyGroup::direct, py::arg("by_address") = false)
       .def("collective", &PyGroup::collective, py::arg("kind"), py::arg("dtype"), py::arg("op"), py::arg("root"),
            py::arg("count"), py::arg("send"), py::arg("recv"), py::arg("counts"), py::arg("factor"),
            py::arg("round_once"), py::arg("plan"), py::arg("timeout_s"), py::arg("blocking"))

@@ -240,6 +240,7 @@ class GlooComm:
     """One group; see :class:`pycomm.backends.base.BackendComm`."""
 
     direct: Callable[..., bool] | None = None
+    direct_at: Callable[..., bool] | None = None
 
     def __init__(self, torch: Any, group: Any, store: Any, config: GroupConfig) -> None:
         self.name, self.rank, self.size = config.name, config.rank, config.size

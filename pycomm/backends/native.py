@@ -101,6 +101,7 @@ class NativeComm:
         flat = self._group.flat_ready
         self.capabilities = _capabilities(own=flat)
         self.direct: Callable[..., bool] | None = self._group.direct() if flat else None
+        self.direct_at: Callable[..., bool] | None = self._group.direct(by_address=True) if flat else None
         self._plans: dict[_PlanKey, native.Plan] = {}
         self._lock = threading.Lock()
 
@@ -162,7 +163,7 @@ class NativeComm:
 
     def close(self) -> None:
         """Wait for work in flight, say goodbye, release everything."""
-        self.direct = None
+        self.direct = self.direct_at = None
         self._group.close()
 
 

@@ -201,6 +201,7 @@ class ReferenceComm:
     """One rank's side of a group."""
 
     direct = None
+    direct_at = None
 
     def __init__(self, config: GroupConfig, hub: _Hub) -> None:
         self._rank, self._hub, self._timeout_s = config.rank, hub, config.timeout_s

@@ -1,0 +1,45 @@
+"""pycomm as a backend of ``torch.distributed``: ``init_process_group("pycomm")``.
+
+Importing this module registers the backend. An installed pycomm is also found by torch itself, through the entry
+point group ``torch.backends``, so that programs need no import; what moves bytes is loaded by the first group.
+
+>>> import torch.distributed as dist
+>>> dist.init_process_group("pycomm")  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pycomm.torch.register import BACKEND_NAME, register
+
+if TYPE_CHECKING:
+    from pycomm.torch.groups import monitored_barrier, shrink_group
+    from pycomm.torch.options import Options
+    from pycomm.torch.process_group import ProcessGroupPycomm
+
+__all__ = [
+    "BACKEND_NAME",
+    "Options",
+    "ProcessGroupPycomm",
+    "monitored_barrier",
+    "register",
+    "shrink_group",
+]
+
+_LATER = {
+    "Options": "pycomm.torch.options",
+    "ProcessGroupPycomm": "pycomm.torch.process_group",
+    "monitored_barrier": "pycomm.torch.groups",
+    "shrink_group": "pycomm.torch.groups",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for by name (PEP 562)."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value
+
+
+register()

@@ -1,0 +1,212 @@
+"""Tensors as the memory that a communicator moves: NumPy arrays over the same bytes, and what their elements are.
+
+A tensor on the CPU is used where it lies. One on another device is *staged*: copied into host memory before the call and
+back after it. Complex elements travel as pairs of reals, which is right for everything that adds or moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pycomm.errors import Unsupported, UsageError
+from pycomm.types import DType, ReduceOp
+
+__all__ = ["DTYPES", "Memory", "Packed", "memory_of", "packed"]
+
+DTYPES: Final[dict[torch.dtype, DType]] = {
+    torch.float64: DType.FLOAT64,
+    torch.float32: DType.FLOAT32,
+    torch.float16: DType.FLOAT16,
+    torch.bfloat16: DType.BFLOAT16,
+    torch.float8_e4m3fn: DType.FLOAT8_E4M3FN,
+    torch.float8_e5m2: DType.FLOAT8_E5M2,
+    torch.int8: DType.INT8,
+    torch.int16: DType.INT16,
+    torch.int32: DType.INT32,
+    torch.int64: DType.INT64,
+    torch.uint8: DType.UINT8,
+    torch.uint16: DType.UINT16,
+    torch.uint32: DType.UINT32,
+    torch.uint64: DType.UINT64,
+    torch.bool: DType.BOOL,
+}
+# What NumPy has no name for is looked at as bits of the same size.
+_BITS: Final = {
+    torch.bfloat16: torch.int16,
+    torch.float8_e4m3fn: torch.uint8,
+    torch.float8_e5m2: torch.uint8,
+}
+# Reductions of complex numbers that treat real and imaginary part alike.
+_BY_PAIRS: Final = (None, ReduceOp.SUM, ReduceOp.AVG, ReduceOp.PREMUL_SUM)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One tensor's elements, as a communicator takes them.
+
+    Attributes
+    ----------
+    array
+        The elements, in the tensor's shape; a view of its memory unless it was staged.
+    dtype
+        What the elements are.
+    finish
+        To be called when the operation has ended and wrote here; ``None`` when there is nothing to do.
+    """
+
+    array: npt.NDArray[Any]
+    dtype: DType
+    finish: Callable[[], None] | None = None
+
+
+def memory_of(
+    tensor: Tensor, op: ReduceOp | None = None, *, writes: bool = False, reads: bool = True
+) -> Memory:
+    """View a tensor's memory.
+
+    Parameters
+    ----------
+    tensor
+        Dense, any shape and strides, any device.
+    op
+        How elements are combined; ``None`` when they are only moved.
+    writes, reads
+        What the operation does with it.
+
+    Raises
+    ------
+    Unsupported
+        Sparse and quantized tensors, and elements that cannot be combined like this.
+    """
+    if tensor.layout is not torch.strided:
+        raise Unsupported(
+            f"pycomm moves dense tensors, and this one has layout {tensor.layout}; pass tensor.to_dense(), or its "
+            "indices and values one by one (DDP: build the embedding with sparse=False)"
+        )
+    tensor = tensor.detach()
+    if not tensor.is_cpu:
+        return _staged(tensor, op, writes=writes, reads=reads)
+    if tensor.is_conj() or tensor.is_neg():
+        if writes:
+            raise UsageError(
+                "the result cannot be written to a lazily conjugated or negated view; pass a plain tensor"
+            )
+        tensor = tensor.resolve_conj().resolve_neg()
+    if tensor.is_complex():
+        if op not in _BY_PAIRS:
+            raise Unsupported(f"complex numbers have no {op.label if op else ''}; use SUM or AVG")
+        tensor = torch.view_as_real(tensor)
+    dtype = DTYPES.get(tensor.dtype)
+    if dtype is None:
+        if op is not None or tensor.is_quantized:
+            raise Unsupported(f"pycomm cannot reduce elements of {tensor.dtype}; convert the tensor first")
+        return Memory(_bytes_of(tensor), DType.UINT8)
+    bits = _BITS.get(tensor.dtype)
+    return Memory((tensor if bits is None else tensor.view(bits)).numpy(), dtype)
+
+
+def _bytes_of(tensor: Tensor) -> npt.NDArray[Any]:
+    """View elements of a type that is only ever moved as bytes."""
+    if not tensor.is_contiguous():
+        raise Unsupported(
+            f"tensors of {tensor.dtype} must be contiguous to be moved; pass tensor.contiguous()"
+        )
+    return tensor.view(torch.uint8).numpy()
+
+
+def _staged(tensor: Tensor, op: ReduceOp | None, *, writes: bool, reads: bool) -> Memory:
+    """Copy to host memory now, and back when the operation has ended.
+
+    Both copies wait for the device: the first must see what the caller's stream has written, and whoever is told that
+    the operation has ended may read the result from any stream.
+    """
+    host = tensor.to("cpu") if reads else torch.empty(tensor.shape, dtype=tensor.dtype)
+    memory = memory_of(host, op, writes=writes, reads=reads)
+    if not writes:
+        return memory
+
+    def copy_back() -> None:
+        tensor.copy_(host)
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize(tensor.device)
+
+    return Memory(memory.array, memory.dtype, copy_back)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Several tensors of one type as one flat array, in their order.
+
+    Attributes
+    ----------
+    array, dtype
+        As in :class:`Memory`, one-dimensional.
+    counts
+        Elements of each tensor, as the array counts them.
+    finish
+        Copies the array back to the tensors, when it is not their memory itself; ``None`` otherwise.
+    """
+
+    array: npt.NDArray[Any]
+    dtype: DType
+    counts: list[int]
+    finish: Callable[[], None] | None = None
+
+
+def packed(
+    tensors: Sequence[Tensor], op: ReduceOp | None = None, *, writes: bool = False, reads: bool = True
+) -> Packed:
+    """View tensors as one array: without a copy when they lie one behind the other, as the chunks of one tensor do.
+
+    Raises
+    ------
+    UsageError
+        The tensors are of different types.
+    """
+    if len({tensor.dtype for tensor in tensors}) > 1:
+        kinds = ", ".join(sorted({str(tensor.dtype) for tensor in tensors}))
+        raise UsageError(f"the tensors of one operation must be of one type, not of {kinds}")
+    whole = _joined(tensors)
+    if whole is not None:
+        memory = memory_of(whole, op, writes=writes, reads=reads)
+        parts = memory.array.size // max(1, whole.numel())  # a complex element is two
+        return Packed(memory.array, memory.dtype, [t.numel() * parts for t in tensors], memory.finish)
+    memories = [memory_of(tensor, op, writes=writes, reads=reads) for tensor in tensors]
+    arrays = [memory.array for memory in memories]
+    counts = [array.size for array in arrays]
+    flat = np.empty(sum(counts), arrays[0].dtype)
+    parts_of_flat = np.split(flat, np.cumsum(counts)[:-1])
+    if reads:
+        for array, part in zip(arrays, parts_of_flat, strict=True):
+            part[...] = array.reshape(-1)
+
+    def unpack() -> None:
+        for memory, part in zip(memories, parts_of_flat, strict=True):
+            memory.array[...] = part.reshape(memory.array.shape)
+            if memory.finish is not None:
+                memory.finish()
+
+    return Packed(flat, memories[0].dtype, counts, unpack if writes else None)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor | None:
+    """One flat tensor over all of them, if they lie one behind the other in one storage."""
+    filled = [tensor for tensor in tensors if tensor.numel()]
+    if not filled or any(t.layout is not torch.strided or not t.is_contiguous() for t in filled):
+        return None
+    first = filled[0]
+    storage, address = first.untyped_storage().data_ptr(), first.data_ptr()
+    for tensor in filled:
+        if tensor.data_ptr() != address or tensor.untyped_storage().data_ptr() != storage:
+            return None
+        if tensor.is_conj() or tensor.is_neg():
+            return None
+        address += tensor.numel() * tensor.element_size()
+    return first.detach().as_strided((sum(t.numel() for t in filled),), (1,))

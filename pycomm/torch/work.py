@@ -1,0 +1,251 @@
+"""Operations under way as torch sees them: works, their futures, and the threads that complete futures."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pycomm.backends.base import Work
+from pycomm.torch.options import seconds
+
+__all__ = ["DONE", "Completer", "PycommWork", "complete_alone"]
+
+
+class PycommWork(dist.Work):
+    """Operations of a group that torch sees as one. Thread-safe; keeps the tensors alive until it has ended.
+
+    Parameters
+    ----------
+    parts
+        What the communicator returned.
+    outputs
+        The tensors that the operation writes: the value of the future.
+    finish
+        To be called once, when all parts have ended well: copies results to where the caller wants them.
+    keep
+        Whatever must live as long.
+    watch
+        Whom to ask to complete this work's future when it has ended.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Work],
+        outputs: list[Tensor],
+        finish: Sequence[Callable[[], None]] = (),
+        keep: Any = None,
+        watch: Callable[[PycommWork], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self._parts, self._outputs, self._finish, self._keep = parts, outputs, finish, keep
+        self._watch = watch
+        self._lock = threading.Lock()
+        self._future: torch.futures.Future[list[Tensor]] | None = None
+        self._error: Exception | None = None
+        self._source = -1
+        self._ended = False
+
+    @classmethod
+    def of(cls, works: Sequence[PycommWork], watch: Callable[[PycommWork], None]) -> PycommWork:
+        """Make one work of several."""
+        outputs = [tensor for work in works for tensor in work._outputs]
+        return cls([_Part(work) for work in works], outputs, watch=watch)
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        """Block until it has ended; raises what ended it, or ``DeadlineExceeded`` when ``timeout`` passes first."""
+        if not self._ended:
+            self._settle(seconds(timeout))
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def synchronize(self) -> None:
+        """Wait, as for a device's stream."""
+        self.wait()
+
+    def _settle(self, timeout_s: float | None = None) -> None:
+        """Wait for the parts and put the results in their places; the failure is kept, not raised.
+
+        Raises
+        ------
+        DeadlineExceeded
+            ``timeout_s`` passed first; the operation goes on.
+        """
+        error: Exception | None = None
+        source = -1
+        for part in self._parts:
+            try:
+                source = max(source, part.wait(timeout_s))
+            except Exception as failure:
+                if timeout_s is not None and not part.done():
+                    raise  # only the caller's patience has ended
+                error = error or failure
+        with self._lock:
+            if self._ended:
+                return
+            if error is None:
+                try:
+                    for finish in self._finish:
+                        finish()
+                except Exception as failure:
+                    error = failure
+            self._error, self._source, self._ended = error, source, True
+            self._parts, self._finish, self._keep = (), (), None
+
+    def is_completed(self) -> bool:
+        """Whether it has ended, well or badly; the results are then in place. Never blocks on other ranks."""
+        if not self._ended:
+            if not all(part.done() for part in self._parts):
+                return False
+            self._settle()
+        return True
+
+    def is_success(self) -> bool:
+        """Whether it has ended well."""
+        return self.is_completed() and self._error is None
+
+    def exception(self) -> Exception | None:
+        """Return what ended it, or ``None``."""
+        return self._error if self.is_completed() else None
+
+    def source_rank(self) -> int:
+        """Return the rank that a receive's message came from, as the group numbers it."""
+        self.wait()
+        return self._source
+
+    _source_rank = source_rank
+
+    def result(self) -> list[Tensor]:
+        """Return the tensors that it wrote; waits for them."""
+        self.wait()
+        return self._outputs
+
+    def get_future(self) -> torch.futures.Future[list[Tensor]]:
+        """Return the future of the output tensors. It completes without anybody waiting for this work."""
+        with self._lock:
+            future = self._future
+            if future is None:
+                devices = [t.device for t in self._outputs if t.device.type not in ("cpu", "meta")]
+                future = self._future = torch.futures.Future(devices=list(dict.fromkeys(devices)) or None)
+                is_first = True
+            else:
+                is_first = False
+        if is_first:
+            if self._watch is None or self.is_completed():
+                self.complete()
+            else:
+                self._watch(self)
+        return future
+
+    def complete(self) -> None:
+        """Wait for the end and complete the future; its callbacks run on this thread."""
+        self._settle()
+        future = self._future
+        if future is None:
+            return
+        if self._error is None:
+            future.set_result(self._outputs)
+        else:
+            future.set_exception(self._error)
+
+
+class _Part:
+    """A work of torch as a part of another."""
+
+    def __init__(self, work: PycommWork) -> None:
+        self._work = work
+
+    def done(self) -> bool:
+        return self._work.is_completed()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        self._work._settle(timeout_s)
+        if self._work._error is not None:
+            raise self._work._error
+        return self._work._source
+
+
+class _Done(PycommWork):
+    """A blocking call that has ended well: one object serves all."""
+
+    def __init__(self) -> None:
+        super().__init__((), [])
+        self._ended = True
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        del timeout
+        return True
+
+    def get_future(self) -> torch.futures.Future[list[Tensor]]:
+        future: torch.futures.Future[list[Tensor]] = torch.futures.Future()
+        future.set_result([])
+        return future
+
+
+DONE: Final = _Done()
+
+
+class Completer:
+    """Completes the futures of works that end in the order in which they were made.
+
+    One thread at a time, the *leader*, waits for the oldest work. A callback of a future may itself wait for a later
+    work of the same group (PowerSGD's does), so whoever runs callbacks has handed the lead to another thread before.
+    Threads start when needed and end when there has been nothing to do for a while.
+
+    Parameters
+    ----------
+    name
+        What the threads are called.
+    """
+
+    _IDLE_S: Final = 5.0
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._queue: deque[PycommWork] = deque()
+        self._changed = threading.Condition()
+        self._has_leader = False
+        self._idle = 0
+
+    def watch(self, work: PycommWork) -> None:
+        """Complete a work's future when it has ended."""
+        with self._changed:
+            self._queue.append(work)
+            self._call_leader()
+
+    def _call_leader(self) -> None:
+        """See to it that somebody leads while there is work. The lock is held."""
+        if not self._queue or self._has_leader:
+            return
+        if self._idle:
+            self._changed.notify()
+        else:
+            threading.Thread(target=self._serve, name=f"{self._name}-futures", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                self._idle += 1
+                is_called = self._changed.wait_for(lambda: self._queue and not self._has_leader, self._IDLE_S)
+                self._idle -= 1
+                if not is_called:
+                    return
+                self._has_leader = True
+                work = self._queue.popleft()
+            work._settle()
+            with self._changed:
+                self._has_leader = False
+                self._call_leader()
+            work.complete()
+
+
+def complete_alone(work: PycommWork) -> None:
+    """Complete the future of a work that may end in any order (a message), on a thread of its own."""
+    threading.Thread(target=work.complete, name="pycomm-message-future", daemon=True).start()
