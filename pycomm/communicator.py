@@ -128,7 +128,7 @@ class Communicator(ObjectCalls):
 
     @property
     def direct_at(self) -> Callable[..., bool] | None:
-        """The backend's shortcut for blocking calls on plain memory, for adapters; ``None`` while there is none.
+        """The backend's shortcut for blocking calls on plain memory; ``None`` while there is none.
 
         As in :class:`~pycomm.backends.base.BackendComm`.
         """
@@ -536,9 +536,9 @@ class Communicator(ObjectCalls):
 
         Notes
         -----
-        Without the whole table the ranks first exchange their counts, by an allgather of ``2 * size`` numbers;
-        with it nothing is exchanged. An asynchronous call does not wait for that exchange, but the next collective
-        of this communicator does, since it must come after.
+        Without the whole table the ranks first exchange their counts, by an allgather of ``2 * size``
+        numbers; with it nothing is exchanged. An asynchronous call does not wait for that exchange, but the
+        next collective of this communicator does, since it must come after.
         """
 
         def perform(table: npt.NDArray[np.int64]) -> Work:
@@ -775,14 +775,15 @@ class Communicator(ObjectCalls):
         return self.subgroup(ranks, f"{self.name}.{index}.{color}", timeout_s=timeout_s)
 
     def subgroup(self, ranks: Sequence[int], name: str, *, timeout_s: float | None = None) -> Communicator:
-        """Make a communicator of some of the ranks. Collective over those ranks; the others have no part in it.
+        """Make a communicator of some of the ranks. Collective over those only.
 
         Works also when this communicator has failed or was closed, as long as the ranks named are alive.
 
         Parameters
         ----------
         ranks
-            Ranks of this group, in the order of their new numbers; this one among them. The same on all of them.
+            Ranks of this group, in the order of their new numbers; this one among them. The same on all of
+            them.
         name
             Name of the new group, unique in the job.
         timeout_s

@@ -109,7 +109,7 @@ def open_world(
     name: str = "world",
     leave: Callable[[], None],
 ) -> Communicator:
-    """Make the communicator of all ranks of a job that have met; it is closed at the end of the program at the latest.
+    """Make the communicator of the ranks of a job that have met; the end of the program closes it.
 
     Parameters
     ----------

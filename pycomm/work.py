@@ -114,7 +114,7 @@ class Pending:
 
 
 class Deferred:
-    """An operation that cannot start before another has ended, since it needs what that one brings. Thread-safe.
+    """An operation that starts when another has ended, since it needs what that one brings. Thread-safe.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class Deferred:
         self._lock = threading.Lock()
 
     def start(self, timeout_s: float | None = None) -> None:
-        """Wait for the first operation and start the second; what keeps it from starting is raised by :meth:`wait`.
+        """Wait for the first operation and start the second; :meth:`wait` raises what keeps it from starting.
 
         Raises
         ------

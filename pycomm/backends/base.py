@@ -139,9 +139,9 @@ class BackendComm(Protocol):
 
     ``direct`` is a shortcut for the most frequent case or ``None``: a callable ``(kind, send, recv, op, root,
     timeout_s)`` that performs a blocking call of the backend's own collectives on NumPy arrays and returns
-    ``True``, or returns ``False`` without having done anything when the call is not that simple. ``direct_at``
-    is the same for memory that the caller vouches for: ``(kind, dtype, send, send_count, recv, recv_count, op,
-    root, timeout_s)``, where ``send`` and ``recv`` are addresses and counts are in elements.
+    ``True``, or returns ``False`` without having done anything when the call is not that simple.
+    ``direct_at`` is the same for memory that the caller vouches for: ``(kind, dtype, send, send_count, recv,
+    recv_count, op, root, timeout_s)``, where ``send`` and ``recv`` are addresses and counts are in elements.
     """
 
     direct: Callable[..., bool] | None

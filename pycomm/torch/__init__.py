@@ -1,7 +1,8 @@
 """pycomm as a backend of ``torch.distributed``: ``init_process_group("pycomm")``.
 
-Importing this module registers the backend. An installed pycomm is also found by torch itself, through the entry
-point group ``torch.backends``, so that programs need no import; what moves bytes is loaded by the first group.
+Importing this module registers the backend. An installed pycomm is also found by torch itself, through the
+entry point group ``torch.backends``, so that programs need no import; what moves bytes is loaded by the first
+group.
 
 >>> import torch.distributed as dist
 >>> dist.init_process_group("pycomm")  # doctest: +SKIP

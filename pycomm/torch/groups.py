@@ -113,9 +113,9 @@ def monitored_barrier(
 ) -> None:
     """Wait until every rank has come here; when some do not, every rank that came is told which.
 
-    It goes through torch's store and not through the group's connections, so that it works where those hang, and a rank
-    that does not come leaves the group usable. ``torch.distributed.monitored_barrier`` refuses every backend but Gloo;
-    this is its stand-in.
+    It goes through torch's store and not through the group's connections, so that it works where those hang,
+    and a rank that does not come leaves the group usable. ``torch.distributed.monitored_barrier`` refuses
+    every backend but Gloo; this is its stand-in.
 
     Parameters
     ----------
@@ -168,8 +168,8 @@ def _missing(store: TorchStore, key: str, size: int, timeout_s: float, wait_all_
 def _late(group: ProcessGroupPycomm, missing: list[int], timeout_s: float) -> DeadlineExceeded:
     ranks = f"Rank{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
     return DeadlineExceeded(
-        f"{ranks} failed to pass monitoredBarrier in {timeout_s * 1000:.0f} ms; rank {group.rank()} has passed it. See "
-        "what the named ranks are doing",
+        f"{ranks} failed to pass monitoredBarrier in {timeout_s * 1000:.0f} ms; rank "
+        f"{group.rank()} has passed it. See what the named ranks are doing",
         group=group.communicator.name,
         operation="monitored_barrier",
         ranks=missing,
@@ -181,9 +181,9 @@ def shrink_group(
 ) -> ProcessGroupPycomm:
     """Make a group of the ranks that remain; only they call this, and the excluded ones may be dead.
 
-    ``torch.distributed.shrink_group`` puts the smaller group together from C++ parts that a Python group lacks; this is
-    its stand-in, with the same outcome. When the default group shrinks, the new group becomes the default one and all
-    others are destroyed, since the numbers of their ranks mean nothing any more.
+    ``torch.distributed.shrink_group`` puts the smaller group together from C++ parts that a Python group
+    lacks; this is its stand-in, with the same outcome. When the default group shrinks, the new group becomes
+    the default one and all others are destroyed, since the numbers of their ranks mean nothing any more.
 
     Parameters
     ----------
@@ -203,7 +203,8 @@ def shrink_group(
     excluded = sorted(set(ranks_to_exclude))
     if not excluded or excluded[0] < 0 or excluded[-1] >= old.size() or len(excluded) == old.size():
         raise UsageError(
-            f"ranks_to_exclude={list(ranks_to_exclude)} must be some, but not all, of ranks 0 to {old.size() - 1}"
+            f"ranks_to_exclude={list(ranks_to_exclude)} must be some, but not all, of ranks 0 to "
+            f"{old.size() - 1}"
         )
     if old.rank() in excluded:
         raise UsageError(
@@ -213,7 +214,7 @@ def shrink_group(
         old.communicator.abort("the group is being shrunk")
     is_default = old == c10d.GroupMember.WORLD
     remaining = [c10d.get_global_rank(old, rank) for rank in range(old.size()) if rank not in excluded]
-    new = dist.new_group(remaining, backend=BACKEND_NAME, use_local_synchronization=True)
+    new: ProcessGroupPycomm = dist.new_group(remaining, backend=BACKEND_NAME, use_local_synchronization=True)
     if is_default:
         c10d._update_default_pg(new)
         for other in [pg for pg in c10d._world.pg_map if pg is not new]:
@@ -225,4 +226,5 @@ def shrink_group(
 
 def communicator_of(group: ProcessGroupPycomm | None = None) -> Communicator:
     """Return the communicator behind a group (the default one when ``None``), for pycomm's own calls."""
-    return (c10d._get_default_group() if group is None else group).communicator
+    chosen: ProcessGroupPycomm = c10d._get_default_group() if group is None else group
+    return chosen.communicator

@@ -1,8 +1,9 @@
 """Groups in which pycomm serves some devices and another backend serves others: ``"cpu:pycomm,cuda:nccl"``.
 
-torch hands a group over to the first backend that is a whole ``ProcessGroup``, as ours is, and forgets the others. So we
-look up what was asked for, take the backends that torch has already made, and make those that it will not. torch tells a
-backend nothing about its neighbours: the request is read from the frame that calls us.
+torch hands a group over to the first backend that is a whole ``ProcessGroup``, as ours is, and forgets the
+others. So we look up what was asked for, take the backends that torch has already made, and make those that
+it will not. torch tells a backend nothing about its neighbours: the request is read from the frame that calls
+us.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def _make(name: str, device: str, asked: Any) -> Any:
     plugin = dist.Backend._plugins.get(name.upper())
     if plugin is None:
         raise Unsupported(
-            f"backend {name!r} for device {device!r} cannot be combined with pycomm; name it before pycomm, e.g. "
-            f"'{device}:{name},cpu:pycomm'"
+            f"backend {name!r} for device {device!r} cannot be combined with pycomm; name it before pycomm, "
+            f"e.g. '{device}:{name},cpu:pycomm'"
         )
     if not plugin.extended_api:
         return plugin.creator_fn(store, asked.group_rank, asked.group_size, asked.timeout)

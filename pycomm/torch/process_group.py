@@ -1,15 +1,15 @@
 """The process group: torch's collectives in terms of a communicator's.
 
-A Python subclass of ``torch.distributed.ProcessGroup``, so that one wheel serves every version of torch (decision 5 in
-``docs/decisions``). torch calls its methods from Python and, through the base class, from C++: DDP's reducer, functional
-collectives, code compiled by ``torch.compile``. Where torch has renamed a method both names are there.
+A Python subclass of ``torch.distributed.ProcessGroup``, so that one wheel serves every version of torch
+(decision 5 in ``docs/decisions``). torch calls its methods from Python and, through the base class, from C++:
+DDP's reducer, functional collectives, code compiled by ``torch.compile``. Where torch has renamed a method
+both names are there.
 """
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,101 +17,31 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._profiler import _RecordFunctionFast
-from torch.autograd import _profiler_enabled
 
 from pycomm.backends.base import Work as CoreWork
 from pycomm.communicator import ANY, Communicator
 from pycomm.errors import UsageError
-from pycomm.torch.options import Options, read_op, seconds
+from pycomm.torch.backend_view import BackendView
+from pycomm.torch.operation import operation
+from pycomm.torch.options import Options, is_async, listed, only, op_of, root_of, seconds
 from pycomm.torch.register import BACKEND_NAME
 from pycomm.torch.tensors import DTYPES, Memory, Packed, memory_of, packed
 from pycomm.torch.work import DONE, Completer, PycommWork, complete_alone
 from pycomm.types import ReduceOp
 
-__all__ = ["BackendView", "ProcessGroupPycomm"]
+__all__ = ["ProcessGroupPycomm"]
 
 _ALLREDUCE, _ALLGATHER, _REDUCE_SCATTER, _ALLTOALL, _BROADCAST = (int(kind) for kind in range(5))
 _SUM: Final = int(ReduceOp.SUM)
 
 
-def _operation(title: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a method of the group an operation: it goes to whom its tensors' device belongs, and torch's profiler sees it."""
-
-    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
-        name = method.__name__
-
-        @functools.wraps(method)
-        def perform(self: ProcessGroupPycomm, *args: Any, **options: Any) -> Any:
-            if self.others:
-                other = self.others.get(_device_in(args))
-                if other is not None:
-                    return getattr(other, _OLD_NAMES.get(name, name))(*args, **options)
-            if not _profiler_enabled():
-                return method(self, *args, **options)
-            with _RecordFunctionFast(f"{BACKEND_NAME}:{title}", _tensors_in(args)):
-                return method(self, *args, **options)
-
-        return perform
-
-    return decorate
-
-
-# What ``torch.distributed``'s own backends call some of the operations.
-_OLD_NAMES: Final = {
-    "all_gather_single": "_allgather_base",
-    "reduce_scatter_single": "_reduce_scatter_base",
-    "all_to_all_single": "alltoall_base",
-    "all_gather_single_coalesced": "allgather_into_tensor_coalesced",
-    "reduce_scatter_single_coalesced": "reduce_scatter_tensor_coalesced",
-}
-
-
-def _tensors_in(args: Sequence[Any]) -> list[Tensor]:
-    found: list[Tensor] = []
-    for arg in args:
-        if isinstance(arg, Tensor):
-            found.append(arg)
-        elif isinstance(arg, (list, tuple)):
-            found.extend(_tensors_in(arg))
-    return found
-
-
-def _device_in(args: Sequence[Any]) -> str:
-    tensors = _tensors_in(args)
-    if tensors:
-        return tensors[0].device.type
-    device = getattr(args[0], "device", None) if args else None  # a barrier's options
-    return "cpu" if device is None else str(device.type)
-
-
-def _only(tensors: Any) -> Tensor:
-    """The one tensor of an operation, which callers pass bare or in a list."""
-    if isinstance(tensors, Tensor):
-        return tensors
-    if len(tensors) != 1 or not isinstance(tensors[0], Tensor):
-        raise UsageError(f"one tensor is expected here, not {len(tensors)}; every rank has one of its own")
-    return tensors[0]
-
-
-def _listed(tensors: Any) -> list[Tensor]:
-    """The tensors of one rank, which callers pass as a list, or as a list of one list."""
-    if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
-        return list(tensors[0])
-    return list(tensors)
-
-
-def _is_async(options: Any) -> bool:
-    """Whether the caller wants to wait later. Versions of torch that do not say always wait themselves."""
-    return bool(getattr(options, "asyncOp", True))
-
-
-class ProcessGroupPycomm(dist.ProcessGroup):
+class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has no types for it
     """A process group of torch whose bytes are moved by pycomm.
 
     Made by ``init_process_group("pycomm")``, ``new_group(backend="pycomm")`` and
-    :func:`pycomm.torch.groups.create_group`. Operations raise pycomm's exceptions, which are ``RuntimeError``: they
-    name the ranks at fault. A blocking call has ended when it returns; the others return a :class:`PycommWork`.
+    :func:`pycomm.torch.groups.create_group`. Operations raise pycomm's exceptions, which are
+    ``RuntimeError``: they name the ranks at fault. A blocking call has ended when it returns; the others
+    return a :class:`PycommWork`.
 
     Parameters
     ----------
@@ -145,15 +75,15 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         self._barriers = 0
         self.splits = 0
 
-    # -----------------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
     # collectives
 
-    @_operation("all_reduce")
+    @operation("all_reduce")
     def allreduce(self, tensors: Any, opts: Any = None, timeout: timedelta | None = None) -> dist.Work:
         """Combine everybody's tensor into everybody's tensor."""
-        tensor = _only(tensors)
-        op, factor = _op_of(opts)
-        if not _is_async(opts) and self._shortcut(_ALLREDUCE, tensor, tensor, opts, op):
+        tensor = only(tensors)
+        op, factor = op_of(opts)
+        if not is_async(opts) and self._shortcut(_ALLREDUCE, tensor, tensor, opts, op):
             return DONE
         memory = memory_of(tensor, op, writes=True)
         work = self.communicator.allreduce(
@@ -161,10 +91,10 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         )
         return self._work([work], [tensor], memory)
 
-    @_operation("all_reduce")
+    @operation("all_reduce")
     def allreduce_coalesced(self, tensors: list[Tensor], opts: Any = None) -> dist.Work:
         """Combine each of several tensors; small ones travel together."""
-        op, factor = _op_of(opts)
+        op, factor = op_of(opts)
         small: dict[torch.dtype, list[Tensor]] = {}
         calls: list[Memory | Packed] = []
         for tensor in tensors:
@@ -180,35 +110,35 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         ]
         return self._work(works, list(tensors), *calls)
 
-    @_operation("broadcast")
+    @operation("broadcast")
     def broadcast(self, tensors: Any, opts: Any = 0, timeout: timedelta | None = None) -> dist.Work:
         """Copy the root's tensor into everybody's."""
-        tensor, root = _only(tensors), _root_of(opts)
-        if not _is_async(opts) and self._shortcut(_BROADCAST, tensor, tensor, opts, root=root):
+        tensor, root = only(tensors), root_of(opts)
+        if not is_async(opts) and self._shortcut(_BROADCAST, tensor, tensor, opts, root=root):
             return DONE
         memory = memory_of(tensor, writes=root != self.communicator.rank)
         work = self.communicator.broadcast(memory.array, root, dtype=memory.dtype, **self._how(opts, timeout))
         return self._work([work], [tensor], memory)
 
-    @_operation("reduce")
+    @operation("reduce")
     def reduce(
         self, tensors: Any, opts: Any = 0, op: Any = None, timeout: timedelta | None = None
     ) -> dist.Work:
         """Combine everybody's tensor into the root's."""
-        tensor, root = _only(tensors), _root_of(opts)
-        reduce_op, factor = _op_of(opts if op is None else op)
+        tensor, root = only(tensors), root_of(opts)
+        reduce_op, factor = op_of(opts if op is None else op)
         memory = memory_of(tensor, reduce_op, writes=root == self.communicator.rank)
         work = self.communicator.reduce(
             memory.array, None, reduce_op, root, factor=factor, dtype=memory.dtype, **self._how(opts, timeout)
         )
         return self._work([work], [tensor], memory)
 
-    @_operation("all_gather")
+    @operation("all_gather")
     def allgather(
         self, output_tensors: Any, input_tensors: Any, opts: Any = None, timeout: timedelta | None = None
     ) -> dist.Work:
         """Collect everybody's tensor, of any shape each, into everybody's list."""
-        outputs, tensor = _listed(output_tensors), _only(input_tensors)
+        outputs, tensor = listed(output_tensors), only(input_tensors)
         send, recv = memory_of(tensor), self._per_rank(outputs, "output", writes=True, reads=False)
         how = self._how(opts, timeout)
         comm = self.communicator
@@ -218,12 +148,12 @@ class ProcessGroupPycomm(dist.ProcessGroup):
             work = comm.allgatherv(send.array, recv.array, recv.counts, dtype=send.dtype, **how)
         return self._work([work], outputs, send, recv)
 
-    @_operation("_all_gather_base")
+    @operation("_all_gather_base")
     def all_gather_single(
         self, output: Tensor, input: Tensor, opts: Any = None, timeout: timedelta | None = None
     ) -> dist.Work:
         """Collect everybody's tensor into one tensor on everybody."""
-        if not _is_async(opts) and self._shortcut(_ALLGATHER, input, output, opts):
+        if not is_async(opts) and self._shortcut(_ALLGATHER, input, output, opts):
             return DONE
         send, recv = memory_of(input), memory_of(output, writes=True, reads=False)
         work = self.communicator.allgather(
@@ -231,14 +161,15 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         )
         return self._work([work], [output], send, recv)
 
-    @_operation("all_gather")
+    @operation("all_gather")
     def all_gather_single_coalesced(
         self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
     ) -> dist.Work:
         """Do several of :meth:`all_gather_single`; small ones travel together."""
         comm, how = self.communicator, self._how(opts)
         small, large = self._sorted_by_size(inputs)
-        works, memories = [], []
+        works: list[CoreWork] = []
+        memories: list[Memory | Packed] = []
         for i in large:
             send, recv = memory_of(inputs[i]), memory_of(outputs[i], writes=True, reads=False)
             works.append(comm.allgather(send.array, recv.array, dtype=send.dtype, **how))
@@ -253,7 +184,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):
                 memories.append(_copied_to(memory_of(outputs[i], writes=True, reads=False), column))
         return self._work(works, list(outputs), *memories)
 
-    @_operation("all_gather")
+    @operation("all_gather")
     def allgather_coalesced(
         self, output_lists: list[list[Tensor]], input_list: list[Tensor], opts: Any = None
     ) -> dist.Work:
@@ -264,13 +195,13 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         ]
         return PycommWork.of(works, self._completer.watch)
 
-    @_operation("gather")
+    @operation("gather")
     def gather(
         self, output_tensors: Any, input_tensors: Any, opts: Any = 0, timeout: timedelta | None = None
     ) -> dist.Work:
         """Collect everybody's tensor into the root's list."""
-        tensor, root = _only(input_tensors), _root_of(opts)
-        outputs, send = _listed(output_tensors), memory_of(tensor)
+        tensor, root = only(input_tensors), root_of(opts)
+        outputs, send = listed(output_tensors), memory_of(tensor)
         how = self._how(opts, timeout)
         if root != self.communicator.rank:
             return self._work(
@@ -280,22 +211,22 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         work = self.communicator.gather(send.array, recv.array, root, dtype=send.dtype, **how)
         return self._work([work], outputs, send, recv)
 
-    @_operation("scatter")
+    @operation("scatter")
     def scatter(
         self, output_tensors: Any, input_tensors: Any, opts: Any = 0, timeout: timedelta | None = None
     ) -> dist.Work:
         """Hand each rank its tensor of the root's list."""
-        tensor, root = _only(output_tensors), _root_of(opts)
+        tensor, root = only(output_tensors), root_of(opts)
         recv = memory_of(tensor, writes=True, reads=False)
         how = self._how(opts, timeout)
         if root != self.communicator.rank:
             work = self.communicator.scatter(None, recv.array, root, dtype=recv.dtype, **how)
             return self._work([work], [tensor], recv)
-        send = self._per_rank(_listed(input_tensors), "input")
+        send = self._per_rank(listed(input_tensors), "input")
         work = self.communicator.scatter(send.array, recv.array, root, dtype=recv.dtype, **how)
         return self._work([work], [tensor], send, recv)
 
-    @_operation("reduce_scatter")
+    @operation("reduce_scatter")
     def reduce_scatter(
         self,
         output_tensors: Any,
@@ -304,8 +235,8 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         timeout: timedelta | None = None,
     ) -> dist.Work:
         """Combine everybody's list, whose tensors may differ in shape; each rank gets its own entry."""
-        tensor, inputs = _only(output_tensors), _listed(input_tensors)
-        op, factor = _op_of(opts)
+        tensor, inputs = only(output_tensors), listed(input_tensors)
+        op, factor = op_of(opts)
         send, recv = self._per_rank(inputs, "input", op), memory_of(tensor, op, writes=True, reads=False)
         how = {"factor": factor, "dtype": send.dtype, **self._how(opts, timeout)}
         comm = self.communicator
@@ -315,13 +246,13 @@ class ProcessGroupPycomm(dist.ProcessGroup):
             work = comm.reduce_scatterv(send.array, recv.array, send.counts, op, **how)
         return self._work([work], [tensor], send, recv)
 
-    @_operation("_reduce_scatter_base")
+    @operation("_reduce_scatter_base")
     def reduce_scatter_single(
         self, output: Tensor, input: Tensor, opts: Any = None, timeout: timedelta | None = None
     ) -> dist.Work:
         """Combine everybody's tensor; rank r gets block r of it."""
-        op, factor = _op_of(opts)
-        if not _is_async(opts) and self._shortcut(_REDUCE_SCATTER, input, output, opts, op):
+        op, factor = op_of(opts)
+        if not is_async(opts) and self._shortcut(_REDUCE_SCATTER, input, output, opts, op):
             return DONE
         send, recv = memory_of(input, op), memory_of(output, op, writes=True, reads=False)
         work = self.communicator.reduce_scatter(
@@ -329,12 +260,12 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         )
         return self._work([work], [output], send, recv)
 
-    @_operation("reduce_scatter")
+    @operation("reduce_scatter")
     def reduce_scatter_single_coalesced(
         self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
     ) -> dist.Work:
         """Do several of :meth:`reduce_scatter_single`; small ones travel together."""
-        comm, (op, factor) = self.communicator, _op_of(opts)
+        comm, (op, factor) = self.communicator, op_of(opts)
         how = {"factor": factor, **self._how(opts)}
         small, large = self._sorted_by_size(inputs)
         works, memories = [], []
@@ -352,7 +283,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):
                 memories.append(_copied_to(memory_of(outputs[i], op, writes=True, reads=False), part))
         return self._work(works, list(outputs), *memories)
 
-    @_operation("all_to_all")
+    @operation("all_to_all")
     def all_to_all_single(
         self,
         output: Tensor,
@@ -373,16 +304,16 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         for tensor, role in ((input, "input"), (output, "output")):
             if tensor.dim() and tensor.size(0) % comm.size:
                 raise UsageError(
-                    f"all_to_all_single: {tensor.size(0)} rows of {role} cannot be divided equally among {comm.size} "
-                    "ranks; pass split sizes"
+                    f"all_to_all_single: {tensor.size(0)} rows of {role} cannot be divided equally among "
+                    f"{comm.size} ranks; pass split sizes"
                 )
-        if not _is_async(opts) and self._shortcut(_ALLTOALL, input, output, opts):
+        if not is_async(opts) and self._shortcut(_ALLTOALL, input, output, opts):
             return DONE
         sent, received = memory_of(input), memory_of(output, writes=True, reads=False)
         work = comm.alltoall(sent.array, received.array, dtype=sent.dtype, **self._how(opts, timeout))
         return self._work([work], [output], sent, received)
 
-    @_operation("all_to_all")
+    @operation("all_to_all")
     def alltoall(
         self,
         output_tensors: list[Tensor],
@@ -395,7 +326,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         recv = self._per_rank(output_tensors, "output", writes=True, reads=False)
         return self._exchange(send, recv, list(output_tensors), opts, timeout)
 
-    @_operation("barrier")
+    @operation("barrier")
     def barrier(self, opts: Any = None, timeout: timedelta | None = None) -> dist.Work:
         """Wait until every rank has come here."""
         return self._work([self.communicator.barrier(**self._how(opts, timeout))], [])
@@ -408,32 +339,32 @@ class ProcessGroupPycomm(dist.ProcessGroup):
     alltoall_base = all_to_all_single
 
     def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
-        """Wait until every rank has come here; otherwise say which did not. See :mod:`pycomm.torch.groups`."""
+        """Wait until every rank has come here, or say which did not. See :mod:`pycomm.torch.groups`."""
         from pycomm.torch.groups import monitored_barrier  # deferred: it imports this module
 
         monitored_barrier(self, timeout, wait_all_ranks)
 
-    # -----------------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
     # messages
 
-    @_operation("send")
+    @operation("send")
     def send(self, tensors: Any, dst: int, tag: int = 0) -> dist.Work:
         """Send a tensor to one rank."""
-        memory = memory_of(_only(tensors))
+        memory = memory_of(only(tensors))
         work = self.communicator.send(
             memory.array, dst, tag, dtype=memory.dtype, async_op=True, timeout_s=self._timeout_s
         )
         return self._message(work, [], memory)
 
-    @_operation("recv")
+    @operation("recv")
     def recv(self, tensors: Any, src: int, tag: int = 0) -> dist.Work:
         """Receive a tensor from one rank."""
-        return self._receive(_only(tensors), src, tag)
+        return self._receive(only(tensors), src, tag)
 
-    @_operation("recvAnySource")
+    @operation("recvAnySource")
     def recv_anysource(self, tensors: Any, tag: int = 0) -> dist.Work:
         """Receive a tensor from whoever sends first; the work's ``source_rank`` says who it was."""
-        return self._receive(_only(tensors), ANY, tag)
+        return self._receive(only(tensors), ANY, tag)
 
     def _receive(self, tensor: Tensor, src: int, tag: int) -> dist.Work:
         memory = memory_of(tensor, writes=True, reads=False)
@@ -442,7 +373,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         )
         return self._message(work, [tensor], memory)
 
-    # -----------------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
     # several operations as one
 
     def _start_coalescing(self, device: torch.device) -> None:
@@ -456,7 +387,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         collected, self._coalescing = self._coalescing or [], None
         return PycommWork.of(collected, self._completer.watch)
 
-    # -----------------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
     # the group itself
 
     def getBackendName(self) -> str:
@@ -524,7 +455,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):
     _set_default_timeout = set_timeout
 
     def next_barrier(self) -> int:
-        """Number the next monitored barrier."""
+        """Return the number of the next monitored barrier."""
         self._barriers += 1
         return self._barriers
 
@@ -537,7 +468,10 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         group_desc: str | None = None,
         device_types: Any = None,
     ) -> ProcessGroupPycomm | None:
-        """Make a group of some of this group's ranks; every rank of ``new_ranks`` calls this. Others get ``None``."""
+        """Make a group of some of this group's ranks; every rank of ``new_ranks`` calls this.
+
+        Other ranks may call it too, and get ``None``.
+        """
         del device_types
         ranks = sorted(int(rank) for rank in new_ranks)
         if self.communicator.rank not in ranks:
@@ -569,7 +503,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         for other in self.others.values():
             other.shutdown()
 
-    # -----------------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
     # internals
 
     def _shortcut(
@@ -597,10 +531,10 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         return True
 
     def _how(self, opts: Any, timeout: timedelta | None = None) -> dict[str, Any]:
-        """The keywords that every collective of the communicator takes."""
+        """Return the keywords that every collective of the communicator takes."""
         timeout_s = seconds(getattr(opts, "timeout", timeout))
         return {
-            "async_op": _is_async(opts) or self._coalescing is not None,
+            "async_op": is_async(opts) or self._coalescing is not None,
             "timeout_s": self._timeout_s if timeout_s is None else timeout_s,
         }
 
@@ -648,7 +582,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):
         return self._work([work], outputs, send, recv)
 
     def _sorted_by_size(self, tensors: Sequence[Tensor]) -> tuple[list[list[int]], list[int]]:
-        """Indices of the tensors to fuse, those of one type together, and of those that travel alone."""
+        """Return indices of the tensors to fuse, those of a type together, and of those that go alone."""
         small: dict[torch.dtype, list[int]] = {}
         large = []
         for i, tensor in enumerate(tensors):
@@ -665,18 +599,6 @@ _GRACE_S: Final = 5.0
 def _is_plain(tensor: Tensor) -> bool:
     """Whether the tensor is nothing but contiguous memory of the host."""
     return tensor.is_cpu and tensor.layout is torch.strided and tensor.is_contiguous() and not tensor.is_neg()
-
-
-def _op_of(opts: Any) -> tuple[ReduceOp, Any]:
-    """Reduce op and factor of options, of a bare op, or of nothing (SUM)."""
-    if opts is None:
-        return ReduceOp.SUM, None
-    return read_op(getattr(opts, "reduceOp", opts))
-
-
-def _root_of(opts: Any) -> int:
-    """Root of options, or a bare root."""
-    return int(getattr(opts, "rootRank", opts))
 
 
 def _copied_to(target: Memory, source: Any) -> Memory:
@@ -696,46 +618,8 @@ def _in_rows(memory: Memory, tensor: Tensor, splits: Sequence[int], size: int, r
     sizes = [int(split) for split in splits] or [rows // size] * size
     if len(sizes) != size or sum(sizes) != rows or min(sizes) < 0:
         raise UsageError(
-            f"all_to_all_single: {role} has {rows} rows, and its split sizes are {sizes}; they must be one for each of "
-            f"the {size} ranks and add up to the rows"
+            f"all_to_all_single: {role} has {rows} rows, and its split sizes are {sizes}; they must be one "
+            f"for each of the {size} ranks and add up to the rows"
         )
     row = memory.array.size // max(1, rows)
     return Packed(memory.array, memory.dtype, [rows * row for rows in sizes], memory.finish)
-
-
-class BackendView:
-    """What torch looks at where it expects a backend behind the group: names, abilities, the same operations.
-
-    Parameters
-    ----------
-    group
-        The group that it shows.
-    """
-
-    supports_splitting: Final = True
-    supports_coalescing: Final = False
-    supports_shrinking: Final = (
-        False  # torch builds the smaller group from C++ parts; use pycomm.torch.shrink_group
-    )
-    supports_time_estimate: Final = False
-
-    def __init__(self, group: ProcessGroupPycomm) -> None:
-        self._group = group
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._group, name)
-
-    def eager_connect_single_device(self, device: torch.device | None) -> None:
-        """Do nothing: the group is connected from the start."""
-
-    def perform_nocolor_split(self, device: torch.device | None) -> None:
-        """Do nothing: a rank outside a new group has no part in making it."""
-
-    def comm_split_count(self) -> int:
-        """Return how many groups have been split from this one."""
-        return self._group.splits
-
-    def supports_tensor_alloc(self, device: torch.device) -> bool:
-        """Whether the group allocates tensors: no."""
-        del device
-        return False

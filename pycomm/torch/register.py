@@ -13,19 +13,19 @@ __all__ = ["BACKEND_NAME", "register"]
 
 BACKEND_NAME: Final = "pycomm"
 
-# Device types whose tensors a group takes: torch's own, and the names that makers of other accelerators give theirs.
-# Those that this torch does not know are never asked for.
+# Device types whose tensors a group takes: torch's own, and the names that makers of other accelerators give
+# theirs. Those that this torch does not know are never asked for.
 DEVICES: Final = (
     "cpu", "cuda", "xpu", "hpu", "mtia", "mps", "npu", "mlu", "musa", "maca", "gcu", "sdaa", "privateuseone",
 )  # fmt: skip
 
 
 def register() -> None:
-    """Register ``"pycomm"`` with ``torch.distributed``. Twice is fine; without distributed support it does nothing."""
+    """Register ``"pycomm"`` with ``torch.distributed``, if this torch has that. Twice is fine."""
     if not dist.is_available() or BACKEND_NAME.upper() in dist.Backend._plugins:
         return
-    # Registering makes a backend the default of devices that had none. Which backend such a device gets when nobody
-    # names one is for the device's maker to say, not for us.
+    # Registering makes a backend the default of devices that had none. Which backend such a device gets when
+    # nobody names one is for the device's maker to say, not for us.
     defaults = dict(dist.Backend.default_device_backend_map)
     dist.Backend.register_backend(BACKEND_NAME, _create, extended_api=True, devices=list(DEVICES))
     dist.Backend.default_device_backend_map.clear()

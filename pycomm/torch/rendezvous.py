@@ -1,8 +1,8 @@
 """How the ranks of a torch job find each other: addresses and the job's secret travel through torch's store.
 
-What that secret is worth: it keeps out whoever can reach our ports but not the store, e.g. a port scanner or another
-job. It does not keep out whoever can read the store, because torch's store knows no passwords. Where that matters, set
-``PYCOMM_SECRET`` on every rank: then the store carries no secret of ours.
+What that secret is worth: it keeps out whoever can reach our ports but not the store, e.g. a port scanner or
+another job. It does not keep out whoever can read the store, because torch's store knows no passwords. Where
+that matters, set ``PYCOMM_SECRET`` on every rank: then the store carries no secret of ours.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class TorchStore:
         while not self._store.check([name]):
             if time.monotonic() >= deadline:
                 raise DeadlineExceeded(
-                    f"waited {timeout_s:g} s for {key!r} in torch's store: the rank that writes it did not come; check "
-                    "that every rank was started and calls init_process_group or new_group",
+                    f"waited {timeout_s:g} s for {key!r} in torch's store: the rank that writes it did not "
+                    "come; check that every rank was started and calls init_process_group or new_group",
                     operation="rendezvous",
                 )
             time.sleep(pause_s)
@@ -58,7 +58,7 @@ class TorchStore:
         return bytes(self._store.get(name))
 
     def forget_after(self, readers: int, keys: Sequence[str], counter: str) -> None:
-        """Delete keys once every rank has read them: ``readers`` ranks call this, and the last one deletes."""
+        """Delete keys once all have read them: ``readers`` ranks call this, and the last one deletes."""
         if self._store.add(f"pycomm/{counter}", 1) == readers:
             for key in (*keys, counter):
                 self._store.delete_key(f"pycomm/{key}")
@@ -68,7 +68,7 @@ class TorchStore:
 
 
 def meet(store: TorchStore, rank: int, size: int, timeout_s: float) -> tuple[TcpStore, str]:
-    """Bring the ranks of a job together at a store of pycomm's own, which rank 0 serves; every rank calls this.
+    """Bring the ranks of a job together at a store of pycomm's own, which rank 0 serves.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def meet(store: TorchStore, rank: int, size: int, timeout_s: float) -> tuple[Tcp
         common = str(setting("secret"))
         secret = common or os.urandom(32).hex()
         # Whoever does not know the secret gets nowhere, on whichever interface it comes.
-        listen = _LOOPBACK if is_local else "::" if int(setting("family")) == 6 else "0.0.0.0"  # noqa: S104
+        listen = _LOOPBACK if is_local else "::" if int(setting("family")) == 6 else "0.0.0.0"
         served = TcpStore.serve(listen, (0,), secret, timeout_s=timeout_s)
         told = [here, b"" if common else secret.encode(), str(served.port).encode()]
         store.set("meet", b"\n".join([*told, *(address.encode() for address in _own_addresses())]))
@@ -149,9 +149,9 @@ def _join(addresses: list[str], port: int, secret: str, timeout_s: float) -> Tcp
                 last = error
         if time.monotonic() >= deadline:
             raise DeadlineExceeded(
-                f"rank 0 cannot be reached at {', '.join(addresses) or 'any address'}, port {port}, in {timeout_s:g} s "
-                f"(last: {last}); set MASTER_ADDR to an address of rank 0's host that every host reaches, and open its "
-                "ports between the hosts",
+                f"rank 0 cannot be reached at {', '.join(addresses) or 'any address'}, port {port}, in "
+                f"{timeout_s:g} s (last: {last}); set MASTER_ADDR to an address of rank 0's host that every "
+                "host reaches, and open its ports between the hosts",
                 operation="rendezvous",
                 ranks=(0,),
             ) from last

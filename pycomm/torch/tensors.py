@@ -1,7 +1,8 @@
-"""Tensors as the memory that a communicator moves: NumPy arrays over the same bytes, and what their elements are.
+"""Tensors as the memory that a communicator moves: NumPy arrays over the same bytes, and their types.
 
-A tensor on the CPU is used where it lies. One on another device is *staged*: copied into host memory before the call and
-back after it. Complex elements travel as pairs of reals, which is right for everything that adds or moves.
+A tensor on the CPU is used where it lies. One on another device is *staged*: copied into host memory before
+the call and back after it. Complex elements travel as pairs of reals, which is right for everything that adds
+or moves.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def memory_of(
     """
     if tensor.layout is not torch.strided:
         raise Unsupported(
-            f"pycomm moves dense tensors, and this one has layout {tensor.layout}; pass tensor.to_dense(), or its "
-            "indices and values one by one (DDP: build the embedding with sparse=False)"
+            f"pycomm moves dense tensors, and this one has layout {tensor.layout}; pass tensor.to_dense(), "
+            "or its indices and values one by one (DDP: build the embedding with sparse=False)"
         )
     tensor = tensor.detach()
     if not tensor.is_cpu:
@@ -118,14 +119,15 @@ def _bytes_of(tensor: Tensor) -> npt.NDArray[Any]:
         raise Unsupported(
             f"tensors of {tensor.dtype} must be contiguous to be moved; pass tensor.contiguous()"
         )
-    return tensor.view(torch.uint8).numpy()
+    array: npt.NDArray[Any] = tensor.view(torch.uint8).numpy()
+    return array
 
 
 def _staged(tensor: Tensor, op: ReduceOp | None, *, writes: bool, reads: bool) -> Memory:
     """Copy to host memory now, and back when the operation has ended.
 
-    Both copies wait for the device: the first must see what the caller's stream has written, and whoever is told that
-    the operation has ended may read the result from any stream.
+    Both copies wait for the device: the first must see what the caller's stream has written, and whoever is
+    told that the operation has ended may read the result from any stream.
     """
     host = tensor.to("cpu") if reads else torch.empty(tensor.shape, dtype=tensor.dtype)
     memory = memory_of(host, op, writes=writes, reads=reads)
@@ -163,7 +165,7 @@ class Packed:
 def packed(
     tensors: Sequence[Tensor], op: ReduceOp | None = None, *, writes: bool = False, reads: bool = True
 ) -> Packed:
-    """View tensors as one array: without a copy when they lie one behind the other, as the chunks of one tensor do.
+    """View tensors as one array, without a copy when they lie one behind the other (chunks of a tensor).
 
     Raises
     ------

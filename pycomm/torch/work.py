@@ -18,7 +18,7 @@ from pycomm.torch.options import seconds
 __all__ = ["DONE", "Completer", "PycommWork", "complete_alone"]
 
 
-class PycommWork(dist.Work):
+class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
     """Operations of a group that torch sees as one. Thread-safe; keeps the tensors alive until it has ended.
 
     Parameters
@@ -59,7 +59,7 @@ class PycommWork(dist.Work):
         return cls([_Part(work) for work in works], outputs, watch=watch)
 
     def wait(self, timeout: timedelta | None = None) -> bool:
-        """Block until it has ended; raises what ended it, or ``DeadlineExceeded`` when ``timeout`` passes first."""
+        """Block until it has ended; raises what ended it, or ``DeadlineExceeded`` after ``timeout``."""
         if not self._ended:
             self._settle(seconds(timeout))
         if self._error is not None:
@@ -195,9 +195,9 @@ DONE: Final = _Done()
 class Completer:
     """Completes the futures of works that end in the order in which they were made.
 
-    One thread at a time, the *leader*, waits for the oldest work. A callback of a future may itself wait for a later
-    work of the same group (PowerSGD's does), so whoever runs callbacks has handed the lead to another thread before.
-    Threads start when needed and end when there has been nothing to do for a while.
+    One thread at a time, the *leader*, waits for the oldest work. A callback of a future may itself wait for
+    a later work of the same group (PowerSGD's does), so whoever runs callbacks has handed the lead to another
+    thread before. Threads start when needed and end when there has been nothing to do for a while.
 
     Parameters
     ----------
