@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -64,7 +65,7 @@ class Memory:
 
     array: npt.NDArray[Any]
     dtype: DType
-    finish: Callable[[], None] | None = None
+    finish: Callable[[], object] | None = None
 
 
 def memory_of(
@@ -126,20 +127,12 @@ def _bytes_of(tensor: Tensor) -> npt.NDArray[Any]:
 def _staged(tensor: Tensor, op: ReduceOp | None, *, writes: bool, reads: bool) -> Memory:
     """Copy to host memory now, and back when the operation has ended.
 
-    Both copies wait for the device: the first must see what the caller's stream has written, and whoever is
-    told that the operation has ended may read the result from any stream.
+    Both copies block until the device has made them, so the first sees what the caller's stream has written,
+    and whoever learns that the operation has ended may read the result from any stream.
     """
     host = tensor.to("cpu") if reads else torch.empty(tensor.shape, dtype=tensor.dtype)
     memory = memory_of(host, op, writes=writes, reads=reads)
-    if not writes:
-        return memory
-
-    def copy_back() -> None:
-        tensor.copy_(host)
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize(tensor.device)
-
-    return Memory(memory.array, memory.dtype, copy_back)
+    return Memory(memory.array, memory.dtype, partial(tensor.copy_, host) if writes else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +152,7 @@ class Packed:
     array: npt.NDArray[Any]
     dtype: DType
     counts: list[int]
-    finish: Callable[[], None] | None = None
+    finish: Callable[[], object] | None = None
 
 
 def packed(

@@ -39,7 +39,7 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         self,
         parts: Sequence[Work],
         outputs: list[Tensor],
-        finish: Sequence[Callable[[], None]] = (),
+        finish: Sequence[Callable[[], object]] = (),
         keep: Any = None,
         watch: Callable[[PycommWork], None] | None = None,
     ) -> None:
@@ -128,12 +128,14 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         return self._outputs
 
     def get_future(self) -> torch.futures.Future[list[Tensor]]:
-        """Return the future of the output tensors. It completes without anybody waiting for this work."""
+        """Return the future of the output tensors. It completes without anybody waiting for this work.
+
+        It knows no devices: what it completes with has reached its device already.
+        """
         with self._lock:
             future = self._future
             if future is None:
-                devices = [t.device for t in self._outputs if t.device.type not in ("cpu", "meta")]
-                future = self._future = torch.futures.Future(devices=list(dict.fromkeys(devices)) or None)
+                future = self._future = torch.futures.Future()
                 is_first = True
             else:
                 is_first = False
