@@ -222,6 +222,53 @@ def wrong_table(comm: Communicator) -> None:
     raise AssertionError("counts that do not fit were accepted")
 
 
+def deferred_alltoallv(comm: Communicator) -> None:
+    """Start alltoallv without waiting for the counts; what is called next comes next, waited for or not."""
+    n = comm.size
+    send_counts, recv_counts = [comm.rank + r for r in range(n)], [r + comm.rank for r in range(n)]
+    sent = np.concatenate([np.full(count, 10 * comm.rank + r) for r, count in enumerate(send_counts)])
+    expected = np.concatenate([np.full(count, 10 * r + comm.rank) for r, count in enumerate(recv_counts)])
+    received = [np.full(sum(recv_counts), -1) for _ in range(2)]
+    works = [comm.alltoallv(sent, send_counts, into, recv_counts, async_op=True) for into in received]
+    total = np.ones(3)
+    comm.allreduce(total)
+    _equal(total, np.full(3, float(n)), "what came after")
+    for work, into in zip(works, received, strict=True):
+        work.wait()
+        _check(work.done(), "a work that was waited for is done")
+        _equal(into, expected, "blocks")
+    if n == 1:
+        return
+    wrong = [count + (comm.rank == 1 and r == 0) for r, count in enumerate(recv_counts)]
+    work = comm.alltoallv(sent, send_counts, np.zeros(sum(wrong), sent.dtype), wrong, async_op=True)
+    comm.barrier()
+    for _ in range(2):
+        try:
+            work.wait()
+        except Mismatch:
+            continue
+        raise AssertionError("counts that do not fit were accepted")
+
+
+def chosen_ranks(comm: Communicator) -> None:
+    """Make a group of some ranks, in an order of their own, without the others."""
+    ranks = list(range(comm.size))[::-2]
+    if comm.rank not in ranks:
+        return
+    part = comm.subgroup(ranks, f"{comm.name}/chosen")
+    _equal(part.rank, ranks.index(comm.rank), "place in the group")
+    total = np.array([comm.rank])
+    part.allreduce(total)
+    _equal(total, [sum(ranks)], "sum in the group")
+    part.close()
+    for wrong in (ranks + ranks[:1], [r for r in ranks if r != comm.rank], [comm.size, *ranks]):
+        try:
+            comm.subgroup(wrong, "never")
+        except UsageError:
+            continue
+        raise AssertionError(f"a group of ranks {wrong} was made")
+
+
 SCENARIOS: dict[str, Scenario] = {
     f.__name__: f
     for f in (
@@ -237,5 +284,7 @@ SCENARIOS: dict[str, Scenario] = {
         random_floats,
         premultiplied,
         wrong_table,
+        deferred_alltoallv,
+        chosen_ranks,
     )
 }
