@@ -11,6 +11,8 @@ group.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import torch  # noqa: F401 (first of all: at its end it loads our entry point, which needs all of register)
+
 from pycomm.torch.register import BACKEND_NAME, register
 
 if TYPE_CHECKING:

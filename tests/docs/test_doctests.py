@@ -11,7 +11,14 @@ import pytest
 import pycomm
 
 # Modules that need an optional package or the command line's process; they carry no examples.
-SKIPPED = ("pycomm.backends.gloo", "pycomm.backends.mpi", "pycomm.cli", "pycomm.bench", "pycomm._native")
+SKIPPED = (
+    "pycomm.backends.gloo",
+    "pycomm.backends.mpi",
+    "pycomm.bench",
+    "pycomm.cli",
+    "pycomm.torch",
+    "pycomm._native",
+)
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(pycomm.__path__, "pycomm.")
