@@ -89,6 +89,7 @@ def bind_plan(
     scratch: _Int64s,
     digest: int,
 ) -> Plan: ...
+def interface_host(interface: str, family: int) -> str: ...
 
 @final
 class Group:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from functools import cache
 from pathlib import Path
 
 from pycomm.errors import UsageError
 
-__all__ = ["check_interface", "host_identity"]
+__all__ = ["check_interface", "host_identity", "own_addresses"]
 
 
 @cache
@@ -19,6 +20,27 @@ def host_identity() -> bytes:
     """
     boot = Path("/proc/sys/kernel/random/boot_id")
     return f"{boot.read_text().strip() if boot.exists() else ''} {socket.gethostname()}".encode()
+
+
+def own_addresses(interface: str = "", family: int = 0) -> list[str]:
+    """Addresses by which other hosts may reach this one: of one interface, or of all but the loopback.
+
+    Parameters
+    ----------
+    interface
+        Name or address of an interface; ``""`` for all.
+    family
+        4 or 6; 0 for both.
+    """
+    from pycomm.core import native  # deferred: a job on one host never asks
+
+    names = [interface] if interface else [name for _, name in socket.if_nameindex() if name != "lo"]
+    found: list[str] = []
+    for name in names:
+        for version in (family,) if family else (4, 6):
+            with contextlib.suppress(UsageError):  # no address of this version
+                found.append(native.interface_host(name, version))
+    return [address for address in dict.fromkeys(found) if not address.startswith("fe80:")]
 
 
 def check_interface(name: str) -> None:

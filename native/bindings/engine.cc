@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "base/socket.h"
 #include "bind.h"
 #include "direct.h"
 #include "group/group.h"
@@ -269,7 +270,15 @@ class PyGroup {
   std::shared_ptr<Group> group_;
 };
 
+// "10.0.0.1" or "fd00::1": the address of an interface of this machine.
+std::string interface_host(const std::string& interface, int family) {
+  const std::string text = take(interface_address(interface, family), "looking for an address of this machine").text();
+  const std::string host = text.substr(0, text.rfind(':'));
+  return host.front() == '[' ? host.substr(1, host.size() - 2) : host;
+}
+
 void bind_store(py::module_& module) {
+  module.def("interface_host", &interface_host, py::arg("interface"), py::arg("family"));
   py::class_<StoreServer>(module, "StoreServer")
       .def(py::init([](const std::string& host, std::uint16_t port, const std::string& secret, int family) {
              auto server = StoreServer::start(host, port, secret, family);

@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from pycomm.config import setting
 from pycomm.errors import AuthError, DeadlineExceeded, PeerLost, ProtocolError, PycommError, ResourceError
-from pycomm.hosts import host_identity
-from pycomm.launch import is_loopback
+from pycomm.hosts import host_identity, own_addresses
 from pycomm.store import TcpStore
 
 __all__ = ["TorchStore", "meet"]
@@ -95,38 +94,44 @@ def meet(store: TorchStore, rank: int, size: int, timeout_s: float) -> tuple[Tcp
         is_local = all(host == here for host in hosts)
         common = str(setting("secret"))
         secret = common or os.urandom(32).hex()
+        addresses = [_LOOPBACK] if is_local else _own_addresses()
+        if not addresses:
+            raise ResourceError(
+                "the ranks are on several hosts, and rank 0's has no address but the loopback; connect it, or "
+                "check PYCOMM_INTERFACE and PYCOMM_FAMILY"
+            )
         # Whoever does not know the secret gets nowhere, on whichever interface it comes.
-        listen = _LOOPBACK if is_local else "::" if int(setting("family")) == 6 else "0.0.0.0"
-        served = TcpStore.serve(listen, (0,), secret, timeout_s=timeout_s)
-        told = [here, b"" if common else secret.encode(), str(served.port).encode()]
-        store.set("meet", b"\n".join([*told, *(address.encode() for address in _own_addresses())]))
+        everywhere = "::" if ":" in addresses[0] else "0.0.0.0"
+        served = TcpStore.serve(_LOOPBACK if is_local else everywhere, (0,), secret, timeout_s=timeout_s)
+        # From where a rank reaches the store follows which of its own addresses it gives to the others.
+        served.host = addresses[0]
+        told = [b"" if common else secret.encode(), str(served.port).encode()]
+        store.set("meet", b"\n".join([*told, *(address.encode() for address in addresses)]))
         return served, secret
     store.set(f"host/{rank}", here)
-    there, told_secret, port, *addresses = store.get("meet", timeout_s=timeout_s).split(b"\n")
+    told_secret, port, *candidates = store.get("meet", timeout_s=timeout_s).split(b"\n")
     secret = told_secret.decode() or str(setting("secret"))
     if not secret:
         raise AuthError(
             "PYCOMM_SECRET is set on rank 0 but not on this rank; set it to the same text on every rank"
         )
-    if there == here:
-        return TcpStore.join(_LOOPBACK, (int(port),), secret, timeout_s=timeout_s), secret
-    return _join([address.decode() for address in addresses], int(port), secret, timeout_s), secret
+    return _join([address.decode() for address in candidates], int(port), secret, timeout_s), secret
 
 
 def _own_addresses() -> list[str]:
-    """Names and addresses by which other hosts may reach this one, the likeliest first."""
-    found: dict[str, None] = {}
+    """Addresses by which other hosts may reach this one, the likeliest first."""
+    interface, family = str(setting("interface")), int(setting("family"))
+    found = own_addresses(interface, family)
     master = os.environ.get("MASTER_ADDR", "")
-    if master:
-        # The route to where torch's store runs shows which of our addresses the job's hosts see.
-        for family, kind, proto, _, address in _resolve(master):
-            with contextlib.suppress(OSError), socket.socket(family, kind, proto) as probe:
-                probe.connect(address)
-                found[probe.getsockname()[0]] = None
-    for _, _, _, _, address in _resolve(socket.gethostname()):
-        found[str(address[0])] = None
-    found[socket.gethostname()] = None
-    return [address for address in found if not is_loopback(address)]
+    if interface or not master:
+        return found
+    # The route to where torch's store runs shows which of our addresses the job's hosts see.
+    seen = []
+    for kind, socket_type, protocol, _, address in _resolve(master):
+        with contextlib.suppress(OSError), socket.socket(kind, socket_type, protocol) as probe:
+            probe.connect(address)  # a datagram socket: nothing is sent
+            seen.append(str(probe.getsockname()[0]))
+    return list(dict.fromkeys([*(address for address in seen if address in found), *found]))
 
 
 def _resolve(host: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 python tests/multiproc/hosts.py results         2 + 2 ranks: shm inside a host, tcp between; right results
 python tests/multiproc/hosts.py results --ipv6  the same over IPv6
+python tests/multiproc/hosts.py torch           the same, met through torch.distributed's store
 python tests/multiproc/hosts.py interface       the interface is named, not found out
 python tests/multiproc/hosts.py unplug          the cable is pulled out in the middle of an operation
 python tests/multiproc/hosts.py kill            a rank dies; both hosts hear of it
@@ -152,6 +153,37 @@ def results(family: int) -> None:
     print(f"results: shm inside a host, tcp over IPv{family} between: every result right")
 
 
+def torch_group() -> None:
+    """A process group of torch on two hosts meets through torch's store, without a secret of the user's."""
+
+    def body(comm: pycomm.Communicator, say: Say) -> None:
+        say("ways", transports=comm._comm.transports)
+        for count in (1, 300_001):
+            some_collectives(comm, count)
+
+    with two_hosts() as hosts:
+
+        def join(number: int) -> pycomm.Communicator:
+            move_to(hosts[number // PER_HOST])
+            import torch.distributed as dist  # in the rank: torch has threads, which do not survive a fork
+
+            from pycomm.torch.groups import communicator_of
+
+            where = f"tcp://{ADDRESSES[4][0]}:{PORT}"
+            dist.init_process_group("pycomm", init_method=where, rank=number, world_size=SIZE)
+            return communicator_of()
+
+        ranks = start(SIZE, body, join=join)
+        try:
+            pump(ranks, lambda: all(has(r, "end") for r in ranks), 60, "all ranks to end")
+        finally:
+            finish(ranks)
+    for rank in ranks:
+        if sorted(get(rank, "ways")["transports"]) != ["self", "shm", "tcp", "tcp"]:
+            raise Failed(f"rank {rank.number} has {get(rank, 'ways')}")
+    print("torch: a group over two hosts, met through torch's store: every result right")
+
+
 def interface() -> None:
     """The interface can be named; one that does not exist is refused, with the names of those that do."""
 
@@ -236,10 +268,10 @@ def kill() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("case", choices=("results", "interface", "unplug", "kill"))
+    parser.add_argument("case", choices=("results", "torch", "interface", "unplug", "kill"))
     parser.add_argument("--ipv6", action="store_true", help="the hosts meet and talk over IPv6")
     args = parser.parse_args()
-    cases = {"interface": interface, "unplug": unplug, "kill": kill}
+    cases = {"torch": torch_group, "interface": interface, "unplug": unplug, "kill": kill}
     try:
         if args.case == "results":
             results(6 if args.ipv6 else 4)

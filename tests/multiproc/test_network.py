@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(110)]
 PROGRAM = Path(__file__).with_name("hosts.py")
 CASES = [("results",), ("results", "--ipv6"), ("interface",), ("unplug",), ("kill",)]
+if find_spec("torch") is not None:
+    CASES.append(("torch",))
 
 
 @cache
