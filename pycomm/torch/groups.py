@@ -17,7 +17,7 @@ from pycomm.config import setting
 from pycomm.errors import DeadlineExceeded, UsageError
 from pycomm.job import open_world
 from pycomm.store import MemoryStore, Store
-from pycomm.torch.mixed import other_backends
+from pycomm.torch.mixed import complete
 from pycomm.torch.options import Options, seconds
 from pycomm.torch.process_group import ProcessGroupPycomm
 from pycomm.torch.register import BACKEND_NAME
@@ -51,8 +51,7 @@ def create(asked: Any, options: Any = None) -> ProcessGroupPycomm:
             asked.store, asked.group_rank, asked.group_size,
             timeout_s=timeout_s, name=asked.group_id, options=options,
         )  # fmt: skip
-    group.others.update(other_backends(asked))
-    return group
+    return complete(group, asked)
 
 
 def create_group(

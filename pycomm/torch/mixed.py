@@ -1,9 +1,9 @@
-"""Groups in which pycomm serves some devices and another backend serves others: ``"cpu:pycomm,cuda:nccl"``.
+"""What torch is making when it asks for a group: which other backends it has, and its own device.
 
 torch hands a group over to the first backend that is a whole ``ProcessGroup``, as ours is, and forgets the
-others. So we look up what was asked for, take the backends that torch has already made, and make those that
-it will not. torch tells a backend nothing about its neighbours: the request is read from the frame that calls
-us.
+others of ``"cpu:pycomm,cuda:nccl"``. So we look up what was asked for, take the backends that torch has
+already made, and make those that it will not. torch tells a backend nothing of all this: it is read from the
+frame that calls us.
 """
 
 from __future__ import annotations
@@ -16,39 +16,43 @@ import torch
 import torch.distributed as dist
 
 from pycomm.errors import Unsupported
+from pycomm.torch.process_group import ProcessGroupPycomm
 from pycomm.torch.register import BACKEND_NAME
 
-__all__ = ["other_backends"]
+__all__ = ["complete"]
 
 _LOG = logging.getLogger("pycomm.torch")
 _MAKER = "_new_process_group_helper"
 
 
-def other_backends(asked: Any) -> dict[str, Any]:
-    """Return the backends that serve other devices of the group that torch is making, by type of device.
+def complete(group: ProcessGroupPycomm, asked: Any) -> ProcessGroupPycomm:
+    """Give a group what torch forgets: the backends that serve its other devices, and its own device.
 
     Parameters
     ----------
+    group
+        The group that torch will get; changed and returned.
     asked
-        Torch's description of the group.
+        Torch's description of it.
     """
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_code.co_name != _MAKER:
         frame = frame.f_back
     if frame.f_code.co_name != _MAKER:
-        return {}  # the group is not being made by torch
+        return group  # it is not torch that makes it
     config, made = frame.f_locals.get("backend_config"), frame.f_locals.get("pg")
     if config is None or made is None:
         _LOG.warning(
             "this version of torch does not show which backends a group has; pycomm serves all its devices"
         )
-        return {}
-    wanted = config.get_device_backend_map()
-    return {
-        device: _made(made, device) or _make(name, device, asked)
-        for device, name in wanted.items()
-        if name != BACKEND_NAME
-    }
+        return group
+    for device, name in config.get_device_backend_map().items():
+        if name != BACKEND_NAME:
+            group.others[device] = _made(made, device) or _make(name, device, asked)
+    bound = frame.f_locals.get("device_id")
+    if bound is not None:
+        group.bound_device_id = bound
+    return group
 
 
 def _made(group: Any, device: str) -> Any:

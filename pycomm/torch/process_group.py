@@ -482,7 +482,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         options = opts if isinstance(opts, Options) else self.options
         name = group_name or f"{self._group_name}:split:{','.join(map(str, ranks))}"
         group = subgroup(self, ranks, name, seconds(timeout), options)
-        group._group_desc = group_desc or f"{self._group_desc}:split"
+        group._group_name, group._group_desc = name, group_desc or f"{self._group_desc}:split"
         return group
 
     def abort(self) -> None:

@@ -97,7 +97,7 @@ def meet(store: TorchStore, rank: int, size: int, timeout_s: float) -> tuple[Tcp
         addresses = [_LOOPBACK] if is_local else _own_addresses()
         if not addresses:
             raise ResourceError(
-                "the ranks are on several hosts, and rank 0's has no address but the loopback; connect it, or "
+                "the ranks are on several hosts, and that of rank 0 has only the loopback; connect it, or "
                 "check PYCOMM_INTERFACE and PYCOMM_FAMILY"
             )
         # Whoever does not know the secret gets nowhere, on whichever interface it comes.

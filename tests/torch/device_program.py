@@ -61,7 +61,7 @@ def copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = F
 
 def main() -> None:
     _setup_privateuseone_for_python_backend(DEVICE)
-    dist.init_process_group(pycomm.torch.BACKEND_NAME)
+    dist.init_process_group(pycomm.torch.BACKEND_NAME, device_id=torch.device(DEVICE, 0))
     rank, size = dist.get_rank(), dist.get_world_size()
     mine = torch.arange(6.0) + 10 * rank
 
@@ -84,6 +84,11 @@ def main() -> None:
     objects: list[Any] = [None] * size
     dist.all_gather_object(objects, {"rank": rank})
     assert objects == [{"rank": 0}, {"rank": 1}]
+    part = dist.split_group(split_ranks=[[1], [0]])
+    alone = mine.to(DEVICE)
+    dist.all_reduce(alone, group=part)
+    assert (part.size(), dist.get_backend(part)) == (1, "pycomm")
+    assert alone.cpu().tolist() == mine.tolist()
     dist.barrier()
     dist.destroy_process_group()
     sys.stdout.write(f"rank {os.environ['RANK']}: ok\n")
