@@ -47,6 +47,7 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         self._parts, self._outputs, self._finish, self._keep = parts, outputs, finish, keep
         self._watch = watch
         self._lock = threading.Lock()
+        self._end: torch.futures.Future[None] | None = None
         self._future: torch.futures.Future[list[Tensor]] | None = None
         self._error: Exception | None = None
         self._source = -1
@@ -135,7 +136,10 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         with self._lock:
             future = self._future
             if future is None:
-                future = self._future = torch.futures.Future()
+                # C++ hears of a failure only from a callback that raises: DDP's reducer crashes on what
+                # Future.set_exception leaves.
+                self._end = torch.futures.Future()
+                future = self._future = self._end.then(self._outcome)
                 is_first = True
             else:
                 is_first = False
@@ -149,13 +153,13 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
     def complete(self) -> None:
         """Wait for the end and complete the future; its callbacks run on this thread."""
         self._settle()
-        future = self._future
-        if future is None:
-            return
-        if self._error is None:
-            future.set_result(self._outputs)
-        else:
-            future.set_exception(self._error)
+        if self._end is not None:
+            self._end.set_result(None)
+
+    def _outcome(self, _: torch.futures.Future[None]) -> list[Tensor]:
+        if self._error is not None:
+            raise self._error
+        return self._outputs
 
 
 class _Part:
