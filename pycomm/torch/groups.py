@@ -213,7 +213,19 @@ def shrink_group(
         old.communicator.abort("the group is being shrunk")
     is_default = old == c10d.GroupMember.WORLD
     remaining = [c10d.get_global_rank(old, rank) for rank in range(old.size()) if rank not in excluded]
-    new: ProcessGroupPycomm = dist.new_group(remaining, backend=BACKEND_NAME, use_local_synchronization=True)
+    # Not by new_group(use_local_synchronization=True): its names count the groups that a rank is in, and the
+    # ranks that remain may be in different numbers of them.
+    new: ProcessGroupPycomm
+    new, _ = c10d._new_process_group_helper(
+        len(remaining),
+        remaining.index(dist.get_rank()),
+        remaining,
+        dist.Backend(BACKEND_NAME),
+        c10d._get_default_store(),
+        f"{old.group_name}:without:{','.join(map(str, excluded))}",
+        timeout=timedelta(seconds=old.communicator.timeout_s),
+    )
+    c10d._world.pg_group_ranks[new] = {member: rank for rank, member in enumerate(remaining)}
     if is_default:
         c10d._update_default_pg(new)
         for other in [pg for pg in c10d._world.pg_map if pg is not new]:

@@ -37,7 +37,9 @@ LIMIT_S = 60.0  # of one test
 _OUTPUT_SHOWN = 6000
 
 _forked = multiprocessing.get_context("forkserver")
-_forked.set_forkserver_preload(["pytest", "torch", "torch.distributed.fsdp", "pycomm.torch.groups", "team"])
+_forked.set_forkserver_preload(
+    ["pytest", "torch", "torch._dynamo", "torch.distributed.fsdp", "pycomm.torch.groups", "team"]
+)
 
 
 class RankFailed(AssertionError):

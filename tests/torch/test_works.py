@@ -122,11 +122,19 @@ def test_collectives_in_callbacks(rank: int, size: int) -> None:
 @on_ranks(2)
 def test_unrelated_work_goes_on_during_a_callback(rank: int, size: int) -> None:
     """A callback that waits long keeps no later future from completing."""
+    store = dist.PrefixStore("unrelated", dist.group.WORLD.get_group_store())
+    if rank == 1:
+        store.get("the callback is there")  # so that it does not run at once, on the thread that makes it
+        dist.all_reduce(mine(rank, 5))
+        dist.all_reduce(mine(rank, 6))
+        return
     release = threading.Event()
     first = dist.all_reduce(mine(rank, 5), async_op=True).get_future()
     held = first.then(lambda done: release.wait(20))
+    store.set("the callback is there", "")
     later = dist.all_reduce(mine(rank, 6), async_op=True).get_future()
     same(later.wait()[0], total(size, 6), "later")
+    assert not held.done()
     release.set()
     assert held.wait()
 
