@@ -1,6 +1,6 @@
 // The shortest way from Python to a flat collective: a C function without argument objects, for blocking calls on NumPy
-// arrays, or on plain memory, that need neither planning nor conversion. Whatever is not that simple is left to the long
-// way.
+// arrays, or on plain memory, that need neither planning nor conversion. Whatever is not that simple is left to the
+// long way.
 #pragma once
 
 #include <pybind11/pybind11.h>
