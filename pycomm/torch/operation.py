@@ -6,8 +6,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from torch import Tensor
-from torch._C._profiler import _RecordFunctionFast
+from torch._C._autograd import _record_function_with_args_enter
 from torch.autograd import _profiler_enabled
 
 from pycomm.torch.register import BACKEND_NAME
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
 __all__ = ["operation"]
 
 
-def operation(title: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def operation(title: str, sends: int = 0) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a method an operation of the group: routed by its tensors' device, and shown to torch's profiler.
 
     Parameters
     ----------
     title
         What the profiler calls it, behind the backend's name; as torch's own backends do.
+    sends
+        Index of the argument with the tensors that the profiler is to see: those that the rank contributes.
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,8 +41,14 @@ def operation(title: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
                     return getattr(other, _OLD_NAMES.get(name, name))(*args, **options)
             if not _profiler_enabled():
                 return method(self, *args, **options)
-            with _RecordFunctionFast(f"{BACKEND_NAME}:{title}", _tensors_in(args)):
-                return method(self, *args, **options)
+            tensors = _tensors_in(args[sends : sends + 1])
+            span = _record_function_with_args_enter(f"{BACKEND_NAME}:{title}", *tensors)
+            try:
+                work = method(self, *args, **options)
+            except BaseException:
+                torch.ops.profiler._record_function_exit._RecordFunction(span)
+                raise
+            return self.shown(work, span)
 
         return perform
 

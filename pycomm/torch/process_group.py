@@ -133,22 +133,14 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         )
         return self._work([work], [tensor], memory)
 
-    @operation("all_gather")
+    @operation("all_gather", sends=1)
     def allgather(
         self, output_tensors: Any, input_tensors: Any, opts: Any = None, timeout: timedelta | None = None
     ) -> dist.Work:
         """Collect everybody's tensor, of any shape each, into everybody's list."""
-        outputs, tensor = listed(output_tensors), only(input_tensors)
-        send, recv = memory_of(tensor), self._per_rank(outputs, "output", writes=True, reads=False)
-        how = self._how(opts, timeout)
-        comm = self.communicator
-        if len(set(recv.counts)) == 1:
-            work = comm.allgather(send.array, recv.array, dtype=send.dtype, **how)
-        else:
-            work = comm.allgatherv(send.array, recv.array, recv.counts, dtype=send.dtype, **how)
-        return self._work([work], outputs, send, recv)
+        return self._allgather(listed(output_tensors), only(input_tensors), self._how(opts, timeout))
 
-    @operation("_all_gather_base")
+    @operation("_all_gather_base", sends=1)
     def all_gather_single(
         self, output: Tensor, input: Tensor, opts: Any = None, timeout: timedelta | None = None
     ) -> dist.Work:
@@ -161,7 +153,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         )
         return self._work([work], [output], send, recv)
 
-    @operation("all_gather")
+    @operation("all_gather", sends=1)
     def all_gather_single_coalesced(
         self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
     ) -> dist.Work:
@@ -184,18 +176,18 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
                 memories.append(_copied_to(memory_of(outputs[i], writes=True, reads=False), column))
         return self._work(works, list(outputs), *memories)
 
-    @operation("all_gather")
+    @operation("all_gather", sends=1)
     def allgather_coalesced(
         self, output_lists: list[list[Tensor]], input_list: list[Tensor], opts: Any = None
     ) -> dist.Work:
         """Collect everybody's list of tensors: ``output_lists[rank][i]`` is rank's ``input_list[i]``."""
         works = [
-            self.allgather([[outputs[i] for outputs in output_lists]], [tensor], opts)
+            self._allgather([outputs[i] for outputs in output_lists], tensor, self._how(opts))
             for i, tensor in enumerate(input_list)
         ]
         return PycommWork.of(works, self._completer.watch)
 
-    @operation("gather")
+    @operation("gather", sends=1)
     def gather(
         self, output_tensors: Any, input_tensors: Any, opts: Any = 0, timeout: timedelta | None = None
     ) -> dist.Work:
@@ -211,7 +203,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         work = self.communicator.gather(send.array, recv.array, root, dtype=send.dtype, **how)
         return self._work([work], outputs, send, recv)
 
-    @operation("scatter")
+    @operation("scatter", sends=1)
     def scatter(
         self, output_tensors: Any, input_tensors: Any, opts: Any = 0, timeout: timedelta | None = None
     ) -> dist.Work:
@@ -226,7 +218,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         work = self.communicator.scatter(send.array, recv.array, root, dtype=recv.dtype, **how)
         return self._work([work], [tensor], send, recv)
 
-    @operation("reduce_scatter")
+    @operation("reduce_scatter", sends=1)
     def reduce_scatter(
         self,
         output_tensors: Any,
@@ -246,7 +238,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
             work = comm.reduce_scatterv(send.array, recv.array, send.counts, op, **how)
         return self._work([work], [tensor], send, recv)
 
-    @operation("_reduce_scatter_base")
+    @operation("_reduce_scatter_base", sends=1)
     def reduce_scatter_single(
         self, output: Tensor, input: Tensor, opts: Any = None, timeout: timedelta | None = None
     ) -> dist.Work:
@@ -260,7 +252,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         )
         return self._work([work], [output], send, recv)
 
-    @operation("reduce_scatter")
+    @operation("reduce_scatter", sends=1)
     def reduce_scatter_single_coalesced(
         self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
     ) -> dist.Work:
@@ -283,7 +275,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
                 memories.append(_copied_to(memory_of(outputs[i], op, writes=True, reads=False), part))
         return self._work(works, list(outputs), *memories)
 
-    @operation("all_to_all")
+    @operation("all_to_all", sends=1)
     def all_to_all_single(
         self,
         output: Tensor,
@@ -313,7 +305,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         work = comm.alltoall(sent.array, received.array, dtype=sent.dtype, **self._how(opts, timeout))
         return self._work([work], [output], sent, received)
 
-    @operation("all_to_all")
+    @operation("all_to_all", sends=1)
     def alltoall(
         self,
         output_tensors: list[Tensor],
@@ -389,6 +381,13 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
 
     # --------------------------------------------------------------------------------------------------------
     # the group itself
+
+    def shown(self, work: PycommWork, span: Any) -> PycommWork:
+        """Let torch's profiler see the operation until it ends."""
+        if work is DONE:
+            work = PycommWork((), [], watch=self._completer.watch)
+        work.show(span)
+        return work
 
     def getBackendName(self) -> str:
         """Name of the backend."""
@@ -554,6 +553,15 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         if self._coalescing is not None:
             self._coalescing.append(work)
         return work
+
+    def _allgather(self, outputs: list[Tensor], tensor: Tensor, how: dict[str, Any]) -> PycommWork:
+        """Collect tensors of any shape each."""
+        send, recv = memory_of(tensor), self._per_rank(outputs, "output", writes=True, reads=False)
+        if len(set(recv.counts)) == 1:
+            work = self.communicator.allgather(send.array, recv.array, dtype=send.dtype, **how)
+        else:
+            work = self.communicator.allgatherv(send.array, recv.array, recv.counts, dtype=send.dtype, **how)
+        return self._work([work], outputs, send, recv)
 
     def _per_rank(
         self,

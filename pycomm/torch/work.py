@@ -49,6 +49,7 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         self._lock = threading.Lock()
         self._end: torch.futures.Future[None] | None = None
         self._future: torch.futures.Future[list[Tensor]] | None = None
+        self._seen: torch.futures.Future[None] | None = None
         self._error: Exception | None = None
         self._source = -1
         self._ended = False
@@ -63,9 +64,29 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         """Block until it has ended; raises what ended it, or ``DeadlineExceeded`` after ``timeout``."""
         if not self._ended:
             self._settle(seconds(timeout))
+        if self._seen is not None:
+            self._seen.wait()
         if self._error is not None:
             raise self._error
         return True
+
+    def show(self, span: Any) -> None:
+        """Let torch's profiler see the operation until it ends; called before anybody else has the work.
+
+        Its event ends on the thread that completes the future: that is how the profiler tells operations that
+        go on beside the program from the program's own; so do those of torch's backends.
+
+        Parameters
+        ----------
+        span
+            The event, begun.
+        """
+        end: torch.futures.Future[None] = torch.futures.Future()
+        # First, so that whoever is called back may wait.
+        self._seen = torch.ops.profiler._call_end_callbacks_on_jit_fut._RecordFunction(span, end)
+        self._promise(end)
+        if self._watch is not None:
+            self._watch(self)
 
     def synchronize(self) -> None:
         """Wait, as for a device's stream."""
@@ -136,10 +157,7 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         with self._lock:
             future = self._future
             if future is None:
-                # C++ hears of a failure only from a callback that raises: DDP's reducer crashes on what
-                # Future.set_exception leaves.
-                self._end = torch.futures.Future()
-                future = self._future = self._end.then(self._outcome)
+                future = self._promise(torch.futures.Future())
                 is_first = True
             else:
                 is_first = False
@@ -149,6 +167,14 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
             else:
                 self._watch(self)
         return future
+
+    def _promise(self, end: torch.futures.Future[None]) -> torch.futures.Future[list[Tensor]]:
+        """Make the future of the outputs, to be completed by way of ``end``."""
+        # C++ hears of a failure only from a callback that raises: DDP's reducer crashes on what
+        # Future.set_exception leaves.
+        self._end = end
+        self._future = end.then(self._outcome)
+        return self._future
 
     def complete(self) -> None:
         """Wait for the end and complete the future; its callbacks run on this thread."""
