@@ -110,7 +110,7 @@ Status Board::broken(Waited waited, const Descriptor& desc, std::uint64_t seq) c
   return {Code::deadline,
           "deadline passed in operation " + std::to_string(seq) + " (" + describe(desc) + ") on rank " +
               std::to_string(rank_) + ": " + name_ranks(missing) +
-              " did not arrive; find out what they are doing, or raise the timeout",
+              " did not arrive; find out what they are doing, or raise the timeout of the call or its group",
           missing};
 }
 
