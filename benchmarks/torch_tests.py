@@ -2,11 +2,11 @@
 
     python benchmarks/torch_tests.py [-k TEXT] [--world-sizes 2,4] [--backends gloo,pycomm] [--json FILE]
 
-The tests are those in torch's installed wheel (``torch.testing._internal.distributed``); they need the package
-``expecttest``. Suites: ``gloo``, all that run on Gloo; ``mpi``, those beyond that which torch keeps for MPI and
-a CPU can run; ``rpc``, training with RPC and a process group. ``torch_tests_exceptions.toml`` lists the tests that
-cannot pass with another backend, each with its reason. The exit code is 1 when a test that passes on Gloo does
-not on pycomm and is not listed, or a listed one passes. docs/torch-tests.md shows a run.
+The tests are those in torch's installed wheel (``torch.testing._internal.distributed``); they need the
+package ``expecttest``. Suites: ``gloo``, all that run on Gloo; ``mpi``, those that torch keeps for MPI and a
+CPU can run; ``rpc``, training with RPC and a process group. ``torch_tests_exceptions.toml`` lists the tests
+that cannot pass on another backend, each with its reason. The exit code is 1 when a test that passes on Gloo
+does not on pycomm and is not listed, or a listed one passes. docs/torch-tests.md shows a run.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def find_tests(suites: list[str], text: str) -> list[str]:
 
 
 def run_tests(tests: list[str], backend: str, world_size: int, limit_s: int, log: Path) -> Iterator[Result]:
-    """Run tests of one suite. A worker that hangs or dies costs the test it was at; the next one goes on after it."""
+    """Run tests of one suite. A worker that hangs or dies costs the test it was at; another goes on."""
     left = list(tests)
     while left:
         why = yield from run_worker(left, backend, world_size, limit_s, log)
@@ -151,7 +151,7 @@ def last_line(reason: str) -> str:
 
 
 def compare(results: list[Result], exceptions: dict[str, str]) -> int:
-    """Print counts side by side, and every test that passes on the first backend only; return the exit code."""
+    """Print counts side by side and every test that passes on the first backend only."""
     outcomes = {(r.backend, r.world_size, r.test): r for r in results}
     backends = list(dict.fromkeys(r.backend for r in results))
     print(

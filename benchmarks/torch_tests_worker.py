@@ -10,11 +10,13 @@ backend to be tested only then. Nothing that a test asserts is changed.
 
 from __future__ import annotations
 
+import inspect
 import json
 import multiprocessing
 import os
 import sys
 import time
+import types
 import unittest
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,7 +42,7 @@ class Forked:
 
 
 class SwappedName(str):
-    """The backend's name where torch needs one, and still the suite's where a test asks whether it is that."""
+    """The backend's name where torch needs one, and still the suite's where a test asks for that."""
 
     __slots__ = ("suite",)
     suite: str
@@ -116,17 +118,15 @@ def swap(suite: str, backend: str) -> None:
         distributed_test.BACKEND.suite = CONDITIONS[suite]
         for profiled in ("PROFILING_SUPPORTED_BACKENDS", "SEND_RECV_PROFILING_SUPPORTED_BACKENDS"):
             getattr(distributed_test, profiled).append(backend)
+    # Torch's monitored barrier asks for Gloo by name, and for nothing else of it.
+    barrier = inspect.unwrap(dist.monitored_barrier)
+    lifted = {**barrier.__globals__, "get_backend": lambda _: dist.Backend.GLOO}
+    dist.monitored_barrier = types.FunctionType(
+        barrier.__code__, lifted, barrier.__name__, barrier.__defaults__, barrier.__closure__
+    )
+    # What a rank needs is imported before ranks are forked, as torch is.
     if backend == "pycomm":
-        import pycomm.torch.groups  # as much of it as the ranks need, before they are forked
-
-        barrier = dist.monitored_barrier
-
-        def monitored_barrier(group: Any = None, *args: Any, **options: Any) -> None:
-            """Torch's refuses by name; pycomm has a stand-in for it."""
-            ours = dist.get_backend(group) == "pycomm"
-            (pycomm.torch.groups.monitored_barrier if ours else barrier)(group, *args, **options)
-
-        dist.monitored_barrier = monitored_barrier
+        import pycomm.torch.groups  # noqa: F401
 
 
 def run_one(test: unittest.TestCase) -> tuple[str, str]:

@@ -119,7 +119,7 @@ def monitored_barrier(
     Parameters
     ----------
     group
-        The group; the default one when ``None``.
+        The group; the default one when ``None``. A rank that is no member of it returns at once.
     timeout
         How long rank 0 waits for the others; the group's own when ``None``.
     wait_all_ranks
@@ -132,8 +132,13 @@ def monitored_barrier(
     """
     if group is None:
         group = c10d._get_default_group()
+    if group is c10d.GroupMember.NON_GROUP_MEMBER:
+        return
     rank, size = group.rank(), group.size()
-    timeout_s = seconds(timeout) or group.communicator.timeout_s
+    if timeout is None or timeout < timedelta(0):
+        timeout_s = group.communicator.timeout_s
+    else:
+        timeout_s = timeout.total_seconds()  # none at all, too
     number = group.next_barrier()
     store, key = TorchStore(group.get_group_store()), f"monitored barrier/{number}"
     if rank:
