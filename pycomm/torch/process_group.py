@@ -487,7 +487,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
     def abort(self) -> None:
         """End every operation of the group on every rank, then release it."""
         self.communicator.abort("torch.distributed aborted the process group")
-        self.communicator.close()
+        self._release()
         for other in self.others.values():
             other.abort()
 
@@ -498,12 +498,16 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
             time.sleep(0.001)
         if self.communicator.is_busy:
             self.communicator.abort("the process group was destroyed with operations under way")
-        self.communicator.close()
+        self._release()
         for other in self.others.values():
             other.shutdown()
 
     # --------------------------------------------------------------------------------------------------------
     # internals
+
+    def _release(self) -> None:
+        self.communicator.close()
+        self._completer.close()
 
     def _shortcut(
         self, kind: int, send: Tensor, recv: Tensor, opts: Any, op: int = _SUM, root: int = -1

@@ -244,7 +244,14 @@ class Completer:
         self._queue: deque[PycommWork] = deque()
         self._changed = threading.Condition()
         self._has_leader = False
+        self._is_closed = False
         self._idle = 0
+
+    def close(self) -> None:
+        """Let idle threads end at once; works that are still watched are completed."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     def watch(self, work: PycommWork) -> None:
         """Complete a work's future when it has ended."""
@@ -261,13 +268,16 @@ class Completer:
         else:
             threading.Thread(target=self._serve, name=f"{self._name}-futures", daemon=True).start()
 
+    def _has_call(self) -> bool:
+        return self._is_closed or bool(self._queue and not self._has_leader)
+
     def _serve(self) -> None:
         while True:
             with self._changed:
                 self._idle += 1
-                is_called = self._changed.wait_for(lambda: self._queue and not self._has_leader, self._IDLE_S)
+                self._changed.wait_for(self._has_call, self._IDLE_S)
                 self._idle -= 1
-                if not is_called:
+                if not self._queue or self._has_leader:
                     return
                 self._has_leader = True
                 work = self._queue.popleft()

@@ -60,11 +60,12 @@ def _load(name: str) -> Callable[..., Any]:
     return getattr(found, "on_rank", found)
 
 
-def _serve(calls: Connection, rank: int, size: int, directory: str, joins: bool) -> None:
+def _serve(calls: Connection, rank: int, size: int, directory: str, joins: bool, is_quiet: bool) -> None:
     """Be a rank: run what is asked for until the pipe closes."""
-    with open(f"{directory}/output.{rank}", "wb") as output:  # noqa: PTH123
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
+    if is_quiet:
+        with Path(f"{directory}/output.{rank}").open("wb") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -108,9 +109,11 @@ class Team:
         How many.
     joins
         Whether they make the default group first.
+    is_quiet
+        Whether their output is kept, to be shown with a failure.
     """
 
-    def __init__(self, size: int, *, joins: bool = True) -> None:
+    def __init__(self, size: int, *, joins: bool = True, is_quiet: bool = True) -> None:
         self.size = size
         self.directory = Path(tempfile.mkdtemp(prefix="pycomm-team-"))
         self.processes: list[Any] = []
@@ -118,7 +121,7 @@ class Team:
         for rank in range(size):
             ours, theirs = _forked.Pipe()
             process = _forked.Process(
-                target=_serve, args=(theirs, rank, size, str(self.directory), joins), daemon=True
+                target=_serve, args=(theirs, rank, size, str(self.directory), joins, is_quiet), daemon=True
             )
             process.start()
             theirs.close()
