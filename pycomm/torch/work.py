@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -16,6 +16,12 @@ from pycomm.backends.base import Work
 from pycomm.torch.options import seconds
 
 __all__ = ["DONE", "Completer", "PycommWork", "complete_alone"]
+
+# Where C++ calls a Python process group, torch 2.6 forgets the Python half of the work that it gets, and waits
+# for the other half for ever; 2.13 does not. So works live on until somebody has waited for them.
+_ARE_LOST: Final = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
+_MAX_KEPT: Final = 1024  # of those that nobody waits for
+_kept: Final[OrderedDict[int, PycommWork]] = OrderedDict()
 
 
 class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
@@ -53,6 +59,10 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         self._error: Exception | None = None
         self._source = -1
         self._ended = False
+        if _ARE_LOST:
+            _kept[id(self)] = self
+            if len(_kept) > _MAX_KEPT:
+                _kept.popitem(last=False)
 
     @classmethod
     def of(cls, works: Sequence[PycommWork], watch: Callable[[PycommWork], None]) -> PycommWork:
@@ -66,6 +76,7 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
             self._settle(seconds(timeout))
         if self._seen is not None:
             self._seen.wait()
+        _kept.pop(id(self), None)
         if self._error is not None:
             raise self._error
         return True
@@ -181,6 +192,7 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         self._settle()
         if self._end is not None:
             self._end.set_result(None)
+            _kept.pop(id(self), None)
 
     def _outcome(self, _: torch.futures.Future[None]) -> list[Tensor]:
         if self._error is not None:
