@@ -96,7 +96,7 @@ class Communicator(ObjectCalls):
         self._is_closed = False
         self._children = 0
         self._plans = 0
-        self._in_flight: list[Pending] = []
+        self._in_flight: list[Work] = []
         self._deferred: Deferred | None = None
         self._sweep_at = 16
         self._batches: dict[int, Batch] = {}
@@ -133,6 +133,22 @@ class Communicator(ObjectCalls):
         As in :class:`~pycomm.backends.base.BackendComm`.
         """
         return None if self._direct is None else self._comm.direct_at
+
+    def launch_at(self, keep: object, *args: Any) -> Work | None:
+        """Start a call on plain memory by the backend's shortcut; ``None`` when it is not that simple.
+
+        Parameters
+        ----------
+        keep
+            Owns the memory, and is kept until the call has ended.
+        *args
+            As in :class:`~pycomm.backends.base.BackendComm`.
+        """
+        launch = None if self._direct is None else self._comm.launch_at
+        work = None if launch is None else launch(keep, *args)
+        if work is not None:
+            self._remember(work)
+        return work
 
     # -------------------------------------------------------------------------------------------------
     # collectives
@@ -932,7 +948,7 @@ class Communicator(ObjectCalls):
         self._remember(work)
         return work
 
-    def _remember(self, work: Pending) -> None:
+    def _remember(self, work: Work) -> None:
         """Keep an operation's memory alive until it has ended, even if the user drops the work."""
         with self._lock:
             if len(self._in_flight) >= self._sweep_at:

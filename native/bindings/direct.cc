@@ -173,18 +173,19 @@ bool bind(const DirectCall& request, const Group& group, FlatCall& call) {
                    static_cast<std::uint64_t>(group.rank()), call);
 }
 
+bool read_timeout(const DirectCall& request, const Group& group, double& timeout_s) {
+  timeout_s = group.timeout_s();
+  if (request.timeout_s == Py_None) return true;
+  timeout_s = PyFloat_AsDouble(request.timeout_s);
+  if (PyErr_Occurred() != nullptr) return PyErr_Clear(), false;
+  return timeout_s >= 0;
+}
+
 // Performs the request and returns True, or False when the long way has to look at it; NULL with an error set.
 PyObject* perform(Group& group, const DirectCall& request) {
   FlatCall call{};
-  if (!bind(request, group, call)) Py_RETURN_FALSE;
-  double timeout_s = group.timeout_s();
-  if (request.timeout_s != Py_None) {
-    timeout_s = PyFloat_AsDouble(request.timeout_s);
-    if (PyErr_Occurred() != nullptr || !(timeout_s >= 0)) {
-      PyErr_Clear();
-      Py_RETURN_FALSE;
-    }
-  }
+  double timeout_s = 0;
+  if (!bind(request, group, call) || !read_timeout(request, group, timeout_s)) Py_RETURN_FALSE;
   Status status;
   {
     const SignalWatch watch(group);
@@ -207,16 +208,18 @@ PyObject* perform_arrays(Group& group, PyObject* const* args) {
   return perform(group, request);
 }
 
-// direct_at(kind, dtype, send, send_count, recv, recv_count, op, root, timeout_s): addresses of memory that the caller
-// vouches for.
-PyObject* perform_addresses(Group& group, PyObject* const* args) {
+// (kind, dtype, send, send_count, recv, recv_count, op, root, timeout_s); throws when they are not numbers.
+DirectCall read_addresses(PyObject* const* args) {
   DirectCall request{static_cast<Kind>(PyLong_AsLong(args[0])), args[6], args[7], args[8], {}, {}};
   const auto dtype = static_cast<DType>(PyLong_AsLong(args[1]));
   request.send = {static_cast<std::byte*>(PyLong_AsVoidPtr(args[2])), PyLong_AsUnsignedLongLong(args[3]), dtype, true};
   request.recv = {static_cast<std::byte*>(PyLong_AsVoidPtr(args[4])), PyLong_AsUnsignedLongLong(args[5]), dtype, true};
-  if (PyErr_Occurred() != nullptr) return nullptr;
-  return perform(group, request);
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return request;
 }
+
+// direct_at: addresses of memory that the caller vouches for.
+PyObject* perform_addresses(Group& group, PyObject* const* args) { return perform(group, read_addresses(args)); }
 
 // Called from C: no exception may pass.
 template <PyObject* (*perform_with)(Group&, PyObject* const*), Py_ssize_t kArgs>
@@ -244,6 +247,12 @@ PyMethodDef direct_def = method<perform_arrays, 6>("direct");
 PyMethodDef direct_at_def = method<perform_addresses, 9>("direct_at");
 
 }  // namespace
+
+bool bind_addresses(const Group& group, PyObject* const* args, FlatCall& call, double& timeout_s) {
+  const DirectCall request = read_addresses(args);
+  known();
+  return group.flat_ready() && bind(request, group, call) && read_timeout(request, group, timeout_s);
+}
 
 py::object make_direct(const std::shared_ptr<Group>& group, bool by_address) {
   known();

@@ -17,4 +17,7 @@ namespace pycomm::bindings {
 // op, root, timeout_s): contiguous memory that the caller vouches for.
 pybind11::object make_direct(const std::shared_ptr<Group>& group, bool by_address);
 
+// The arguments of such a call by address, bound; false when the call is not that simple.
+bool bind_addresses(const Group& group, PyObject* const* args, FlatCall& call, double& timeout_s);
+
 }  // namespace pycomm::bindings

@@ -233,6 +233,21 @@ class PyGroup {
         std::make_unique<PyWork>(group_, std::move(work), call.desc.kind, py::make_tuple(send, recv, counts_keep)));
   }
 
+  // As direct_at, without waiting: a work, or None when the call is not that simple. `keep` owns the memory.
+  py::object launch_at(const py::object& keep, const py::args& args) {
+    constexpr std::size_t kArgs = 9;
+    if (args.size() != kArgs) throw py::type_error("launch_at takes keep and what direct_at takes");
+    FlatCall call{};
+    double timeout_s = 0;
+    if (!bind_addresses(*group_, PySequence_Fast_ITEMS(args.ptr()), call, timeout_s)) return py::none();
+    std::shared_ptr<Work> work;
+    {
+      const py::gil_scoped_release release;
+      work = group_->launch(call, nullptr, timeout_s);
+    }
+    return py::cast(std::make_unique<PyWork>(group_, std::move(work), call.desc.kind, keep));
+  }
+
   py::object message(bool is_send, int peer, int tag, const py::object& buffer, int dtype, double timeout_s,
                      bool courier) {
     const Bytes bytes = view(buffer, !is_send);
@@ -366,6 +381,7 @@ void bind_engine(py::module_& module) {
       .def_property_readonly("transports", [](PyGroup& self) { return self.group().transports(); })
       .def_property_readonly("last_seq", [](PyGroup& self) { return self.group().last_seq(); })
       .def("direct", &PyGroup::direct, py::arg("by_address") = false)
+      .def("launch_at", &PyGroup::launch_at, py::arg("keep"))
       .def("collective", &PyGroup::collective, py::arg("kind"), py::arg("dtype"), py::arg("op"), py::arg("root"),
            py::arg("count"), py::arg("send"), py::arg("recv"), py::arg("counts"), py::arg("factor"),
            py::arg("round_once"), py::arg("plan"), py::arg("timeout_s"), py::arg("blocking"))

@@ -142,10 +142,13 @@ class BackendComm(Protocol):
     ``True``, or returns ``False`` without having done anything when the call is not that simple.
     ``direct_at`` is the same for memory that the caller vouches for: ``(kind, dtype, send, send_count, recv,
     recv_count, op, root, timeout_s)``, where ``send`` and ``recv`` are addresses and counts are in elements.
+    ``launch_at`` takes the owner of the memory and then the same; it starts the call and returns its work, or
+    ``None``.
     """
 
     direct: Callable[..., bool] | None
     direct_at: Callable[..., bool] | None
+    launch_at: Callable[..., Work | None] | None
 
     def launch(self, call: Call, *, blocking: bool = False) -> Work:
         """Start an operation.

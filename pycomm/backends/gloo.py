@@ -241,6 +241,7 @@ class GlooComm:
 
     direct: Callable[..., bool] | None = None
     direct_at: Callable[..., bool] | None = None
+    launch_at: Callable[..., Work | None] | None = None
 
     def __init__(self, torch: Any, group: Any, store: Any, config: GroupConfig) -> None:
         self.name, self.rank, self.size = config.name, config.rank, config.size

@@ -333,6 +333,7 @@ class MpiComm:
 
     direct: Callable[..., bool] | None = None
     direct_at: Callable[..., bool] | None = None
+    launch_at: Callable[..., Work | None] | None = None
 
     def __init__(self, mpi: Any, comm: Any, config: GroupConfig) -> None:
         self.mpi, self.name, self.rank, self.size = mpi, config.name, config.rank, config.size

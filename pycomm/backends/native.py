@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -102,6 +103,7 @@ class NativeComm:
         self.capabilities = _capabilities(own=flat)
         self.direct: Callable[..., bool] | None = self._group.direct() if flat else None
         self.direct_at: Callable[..., bool] | None = self._group.direct(by_address=True) if flat else None
+        self.launch_at: Callable[..., Work | None] | None = self._launch_at if flat else None
         self._plans: dict[_PlanKey, native.Plan] = {}
         self._lock = threading.Lock()
 
@@ -144,6 +146,15 @@ class NativeComm:
         )
         return _FINISHED if work is None else _Pending(work, timeout_s)
 
+    def _launch_at(self, keep: object, *args: Any) -> Work | None:
+        work = self._group.launch_at(keep, *args)
+        timeout_s = args[-1]
+        return (
+            None
+            if work is None
+            else _Pending(work, self.config.timeout_s if timeout_s is None else timeout_s)
+        )
+
     def _plan(self, call: Call, schedule: Schedule) -> native.Plan:
         counts = b"" if call.counts is None else call.counts.tobytes()
         key = _PlanKey(schedule.digest(), call.dtype.itemsize, call.count, counts)
@@ -163,7 +174,7 @@ class NativeComm:
 
     def close(self) -> None:
         """Wait for work in flight, say goodbye, release everything."""
-        self.direct = self.direct_at = None
+        self.direct = self.direct_at = self.launch_at = None
         self._group.close()
 
 

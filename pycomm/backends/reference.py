@@ -202,6 +202,7 @@ class ReferenceComm:
 
     direct = None
     direct_at = None
+    launch_at = None
 
     def __init__(self, config: GroupConfig, hub: _Hub) -> None:
         self._rank, self._hub, self._timeout_s = config.rank, hub, config.timeout_s

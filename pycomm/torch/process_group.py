@@ -83,12 +83,12 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         """Combine everybody's tensor into everybody's tensor."""
         tensor = only(tensors)
         op, factor = op_of(opts)
-        if not is_async(opts) and self._shortcut(_ALLREDUCE, tensor, tensor, opts, op):
-            return DONE
+        how = self._how(opts, timeout)
+        plain = self._plain(_ALLREDUCE, tensor, tensor, how, op)
+        if plain is not None:
+            return plain
         memory = memory_of(tensor, op, writes=True)
-        work = self.communicator.allreduce(
-            memory.array, op=op, factor=factor, dtype=memory.dtype, **self._how(opts, timeout)
-        )
+        work = self.communicator.allreduce(memory.array, op=op, factor=factor, dtype=memory.dtype, **how)
         return self._work([work], [tensor], memory)
 
     @operation("all_reduce")
@@ -114,10 +114,12 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
     def broadcast(self, tensors: Any, opts: Any = 0, timeout: timedelta | None = None) -> dist.Work:
         """Copy the root's tensor into everybody's."""
         tensor, root = only(tensors), root_of(opts)
-        if not is_async(opts) and self._shortcut(_BROADCAST, tensor, tensor, opts, root=root):
-            return DONE
+        how = self._how(opts, timeout)
+        plain = self._plain(_BROADCAST, tensor, tensor, how, root=root)
+        if plain is not None:
+            return plain
         memory = memory_of(tensor, writes=root != self.communicator.rank)
-        work = self.communicator.broadcast(memory.array, root, dtype=memory.dtype, **self._how(opts, timeout))
+        work = self.communicator.broadcast(memory.array, root, dtype=memory.dtype, **how)
         return self._work([work], [tensor], memory)
 
     @operation("reduce")
@@ -145,12 +147,12 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         self, output: Tensor, input: Tensor, opts: Any = None, timeout: timedelta | None = None
     ) -> dist.Work:
         """Collect everybody's tensor into one tensor on everybody."""
-        if not is_async(opts) and self._shortcut(_ALLGATHER, input, output, opts):
-            return DONE
+        how = self._how(opts, timeout)
+        plain = self._plain(_ALLGATHER, input, output, how)
+        if plain is not None:
+            return plain
         send, recv = memory_of(input), memory_of(output, writes=True, reads=False)
-        work = self.communicator.allgather(
-            send.array, recv.array, dtype=send.dtype, **self._how(opts, timeout)
-        )
+        work = self.communicator.allgather(send.array, recv.array, dtype=send.dtype, **how)
         return self._work([work], [output], send, recv)
 
     @operation("all_gather", sends=1)
@@ -244,11 +246,13 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
     ) -> dist.Work:
         """Combine everybody's tensor; rank r gets block r of it."""
         op, factor = op_of(opts)
-        if not is_async(opts) and self._shortcut(_REDUCE_SCATTER, input, output, opts, op):
-            return DONE
+        how = self._how(opts, timeout)
+        plain = self._plain(_REDUCE_SCATTER, input, output, how, op)
+        if plain is not None:
+            return plain
         send, recv = memory_of(input, op), memory_of(output, op, writes=True, reads=False)
         work = self.communicator.reduce_scatter(
-            send.array, recv.array, op, factor=factor, dtype=send.dtype, **self._how(opts, timeout)
+            send.array, recv.array, op, factor=factor, dtype=send.dtype, **how
         )
         return self._work([work], [output], send, recv)
 
@@ -299,10 +303,12 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
                     f"all_to_all_single: {tensor.size(0)} rows of {role} cannot be divided equally among "
                     f"{comm.size} ranks; pass split sizes"
                 )
-        if not is_async(opts) and self._shortcut(_ALLTOALL, input, output, opts):
-            return DONE
+        how = self._how(opts, timeout)
+        plain = self._plain(_ALLTOALL, input, output, how)
+        if plain is not None:
+            return plain
         sent, received = memory_of(input), memory_of(output, writes=True, reads=False)
-        work = comm.alltoall(sent.array, received.array, dtype=sent.dtype, **self._how(opts, timeout))
+        work = comm.alltoall(sent.array, received.array, dtype=sent.dtype, **how)
         return self._work([work], [output], sent, received)
 
     @operation("all_to_all", sends=1)
@@ -509,29 +515,29 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         self.communicator.close()
         self._completer.close()
 
-    def _shortcut(
-        self, kind: int, send: Tensor, recv: Tensor, opts: Any, op: int = _SUM, root: int = -1
-    ) -> bool:
-        """Perform a blocking operation on plain memory at once; ``False`` when it is not that simple."""
-        direct = self.communicator.direct_at
+    def _plain(
+        self, kind: int, send: Tensor, recv: Tensor, how: dict[str, Any], op: int = _SUM, root: int = -1
+    ) -> PycommWork | None:
+        """Perform or start an operation on plain memory; ``None`` when it is not that simple."""
         dtype = DTYPES.get(send.dtype)
         if (
-            direct is None
-            or dtype is None
-            or self._coalescing is not None
+            dtype is None
             or recv.dtype is not send.dtype
             or not (_is_plain(send) and (recv is send or _is_plain(recv)))
         ):
-            return False
-        timeout_s = seconds(opts.timeout)
-        if timeout_s is None:
-            timeout_s = self._timeout_s
-        if not direct(
-            kind, dtype, send.data_ptr(), send.numel(), recv.data_ptr(), recv.numel(), op, root, timeout_s
-        ):
-            return False
+            return None
+        comm, sent, received = self.communicator, send.data_ptr(), recv.data_ptr()
+        call = (kind, dtype, sent, send.numel(), received, recv.numel(), op, root, how["timeout_s"])
+        if how["async_op"] and comm.size > 1:
+            part = comm.launch_at((send, recv), *call)
+            return None if part is None else self._work([part], [recv])
+        direct = comm.direct_at
+        if direct is None or not direct(*call):
+            return None
+        if how["async_op"]:
+            return self._work((), [recv])
         self._sequence += 1
-        return True
+        return DONE
 
     def _how(self, opts: Any, timeout: timedelta | None = None) -> dict[str, Any]:
         """Return the keywords that every collective of the communicator takes."""
