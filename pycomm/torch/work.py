@@ -17,7 +17,7 @@ from pycomm.torch.options import seconds
 
 __all__ = ["DONE", "Completer", "PycommWork", "complete_alone"]
 
-# Where C++ calls a Python process group, torch 2.6 forgets the Python half of the work that it gets, and waits
+# Where C++ calls a Python process group, torch 2.6 forgets the Python half of the work that it gets and waits
 # for the other half for ever; 2.13 does not. So works live on until somebody has waited for them.
 _ARE_LOST: Final = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
 _MAX_KEPT: Final = 1024  # of those that nobody waits for
