@@ -17,11 +17,15 @@ from pycomm.torch.options import seconds
 
 __all__ = ["DONE", "Completer", "PycommWork", "complete_alone"]
 
-# Where C++ calls a Python process group, torch 2.6 forgets the Python half of the work that it gets and waits
-# for the other half for ever; 2.13 does not. So works live on until somebody has waited for them.
+# C++ that gets a work forgets its Python half, and waits for the other half for ever: torch 2.6 wherever it
+# calls a Python process group, every torch where a program hands a work on, as DDP's join does with that of
+# one number ("who is still there"). So such works live on until somebody has waited for them, and the last
+# one of a thread until its next: what C++ asks for then is the future.
 _ARE_LOST: Final = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
+_ONE_NUMBER: Final = 16  # bytes
 _MAX_KEPT: Final = 1024  # of those that nobody waits for
 _kept: Final[OrderedDict[int, PycommWork]] = OrderedDict()
+_waited = threading.local()
 
 
 class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
@@ -59,7 +63,7 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         self._error: Exception | None = None
         self._source = -1
         self._ended = False
-        if _ARE_LOST:
+        if _ARE_LOST or self._is_number():
             _kept[id(self)] = self
             if len(_kept) > _MAX_KEPT:
                 _kept.popitem(last=False)
@@ -76,10 +80,14 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
             self._settle(seconds(timeout))
         if self._seen is not None:
             self._seen.wait()
-        _kept.pop(id(self), None)
+        if _kept.pop(id(self), None) is not None and self._is_number():
+            _waited.last = self
         if self._error is not None:
             raise self._error
         return True
+
+    def _is_number(self) -> bool:
+        return len(self._outputs) == 1 and self._outputs[0].nbytes <= _ONE_NUMBER
 
     def show(self, span: Any) -> None:
         """Let torch's profiler see the operation until it ends; called before anybody else has the work.
