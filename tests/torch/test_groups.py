@@ -246,7 +246,7 @@ def test_the_others_go_on_after_an_abort(rank: int, size: int) -> None:
             dist.all_reduce(torch.ones(1))
         return
     work = dist.all_reduce(torch.ones(1), async_op=True)
-    with raises(DeadlineExceeded, within_s=3):
+    with raises(CommError, within_s=3):  # its own patience, or the abort of a rank that had less
         work.wait(SECOND / 2)
     dist.distributed_c10d._abort_process_group()
     with raises(CommError):
