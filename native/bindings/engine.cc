@@ -5,9 +5,12 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
+#include <future>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "base/socket.h"
 #include "bind.h"
@@ -67,6 +70,24 @@ Status wait_in_slices(double timeout_s, const Step& step, bool& timed_out) {
       timed_out = true;
       return status;
     }
+  }
+}
+
+// Runs what may block for long on a thread of its own and looks for signals meanwhile. When a handler raises (Ctrl-C),
+// that thread is left to its deadline, and what it makes is dropped.
+template <typename Task>
+auto interruptibly(Task task) -> decltype(task()) {
+  auto shared = std::make_shared<std::packaged_task<decltype(task())()>>(std::move(task));
+  auto outcome = shared->get_future();
+  std::thread([shared] { (*shared)(); }).detach();
+  for (;;) {
+    std::future_status state;
+    {
+      const py::gil_scoped_release release;
+      state = outcome.wait_for(std::chrono::milliseconds(100));
+    }
+    if (state == std::future_status::ready) return outcome.get();
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
   }
 }
 
@@ -173,10 +194,8 @@ class PyGroup {
           double timeout_s, bool use_flat) {
     GroupConfig config{id, std::move(name), std::move(members), rank, timeout_s, use_flat};
     const std::string where = "opening group '" + config.name + "'";
-    Result<std::shared_ptr<Group>> group = [&] {
-      const py::gil_scoped_release release;
-      return Group::open(std::move(context), config);
-    }();
+    Result<std::shared_ptr<Group>> group =
+        interruptibly([context = std::move(context), config] { return Group::open(context, config); });
     group_ = take(std::move(group), where);
   }
 
@@ -304,10 +323,9 @@ void bind_store(py::module_& module) {
   py::class_<StoreClient>(module, "StoreClient")
       .def(py::init([](const std::string& host, std::uint16_t port, const std::string& secret, int family,
                        double timeout_s) {
-             auto client = [&] {
-               const py::gil_scoped_release release;
+             auto client = interruptibly([host, port, secret, family, timeout_s] {
                return StoreClient::connect(host, port, secret, Deadline::after(timeout_s), family);
-             }();
+             });
              return take(std::move(client), "connecting to the store at " + host + ":" + std::to_string(port));
            }),
            py::arg("host"), py::arg("port"), py::arg("secret"), py::arg("family"), py::arg("timeout_s"))
@@ -351,10 +369,7 @@ void bind_context(py::module_& module) {
              config.timeout_s = timeout_s;
              config.allow_shared_memory = allow_shared_memory;
              config.tcp_connections = tcp_connections;
-             auto context = [&] {
-               const py::gil_scoped_release release;
-               return Context::connect(config);
-             }();
+             auto context = interruptibly([config] { return Context::connect(config); });
              return take(std::move(context), "joining the job as rank " + std::to_string(rank));
            }),
            py::arg("rank"), py::arg("size"), py::arg("store_host"), py::arg("store_port"), py::arg("secret"),

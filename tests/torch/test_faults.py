@@ -187,18 +187,7 @@ def wait_for_ever(rank: int, size: int, how: str) -> tuple[str, float] | None:
 
 
 @pytest.mark.usefixtures("teams")
-@pytest.mark.parametrize(
-    "how",
-    [
-        *("blocking", "work", "recv", "barrier", "monitored"),
-        pytest.param(
-            "new group",
-            marks=pytest.mark.xfail(
-                strict=True, reason="opening a native group does not look at signals yet"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("how", ["blocking", "work", "recv", "barrier", "monitored", "new group"])
 def test_control_c(how: str) -> None:
     """Ctrl-C ends a wait within a second."""
     team = Team(2, joins=False)
