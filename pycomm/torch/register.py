@@ -29,7 +29,8 @@ def register() -> None:
     defaults = dict(dist.Backend.default_device_backend_map)
     dist.Backend.register_backend(BACKEND_NAME, _create, extended_api=True, devices=list(DEVICES))
     # torch 2.15 would attach its flight recorder, which knows no groups in Python; pycomm has its own.
-    getattr(dist.distributed_c10d, "_FR_SELF_RECORDING_BACKENDS", set()).add(BACKEND_NAME)
+    recorded_by_themselves: set[str] = getattr(dist.distributed_c10d, "_FR_SELF_RECORDING_BACKENDS", set())
+    recorded_by_themselves.add(BACKEND_NAME)
     dist.Backend.default_device_backend_map.clear()
     dist.Backend.default_device_backend_map.update(defaults)
 
