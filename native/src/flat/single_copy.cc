@@ -9,6 +9,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/socket.h"
 #include "flat/engine.h"
 
 namespace pycomm {
@@ -67,7 +68,7 @@ Status Flat::Engine::unreadable(const Op& op, int src, int error) {
   if (failure_.failed()) return failure_.cause();
   return {error == ESRCH ? Code::peer_lost : Code::resource,
           "rank " + std::to_string(rank_) + " cannot read the memory of rank " + std::to_string(src) + ": " +
-              std::strerror(error) + "; PYCOMM_CMA=off does without that",
+              errno_text("process_vm_readv", error) + "; PYCOMM_CMA=off does without it",
           {src}};
 }
 
