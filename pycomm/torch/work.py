@@ -19,13 +19,13 @@ __all__ = ["DONE", "Completer", "PycommWork", "complete_alone"]
 
 # C++ that gets a work forgets its Python half, and waits for the other half for ever: torch 2.6 wherever it
 # calls a Python process group, every torch where a program hands a work on, as DDP's join does with that of
-# one number ("who is still there"). So such works live on until somebody has waited for them, and the last
-# one of a thread until its next: what C++ asks for then is the future.
+# one number ("who is still there"). So such works live on until somebody has waited for them, and those of
+# one number a little longer: what C++ asks for then is the future.
 _ARE_LOST: Final = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
 _ONE_NUMBER: Final = 16  # bytes
 _MAX_KEPT: Final = 1024  # of those that nobody waits for
 _kept: Final[OrderedDict[int, PycommWork]] = OrderedDict()
-_waited = threading.local()
+_waited: Final[deque[PycommWork]] = deque(maxlen=64)
 
 
 class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
@@ -81,7 +81,7 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         if self._seen is not None:
             self._seen.wait()
         if _kept.pop(id(self), None) is not None and self._is_number():
-            _waited.last = self
+            _waited.append(self)
         if self._error is not None:
             raise self._error
         return True
