@@ -138,9 +138,16 @@ def report(results: Iterable[Result], total: int, file: TextIO) -> Iterator[Resu
         yield result
 
 
-def load_exceptions() -> dict[str, str]:
+def load_exceptions(sizes: Iterable[int]) -> dict[tuple[str, int], str]:
+    """Return the reasons by test and number of ranks."""
     with (HERE / "torch_tests_exceptions.toml").open("rb") as file:
-        return {entry["test"]: entry["reason"] for entry in tomllib.load(file)["exception"]}
+        entries = tomllib.load(file)["exception"]
+    return {
+        (entry["test"], size): entry["reason"]
+        for entry in entries
+        for size in sizes
+        if entry.get("world_size", size) == size
+    }
 
 
 def last_line(reason: str) -> str:
@@ -150,7 +157,7 @@ def last_line(reason: str) -> str:
     return (errors or lines or [""])[-1]
 
 
-def compare(results: list[Result], exceptions: dict[str, str]) -> int:
+def compare(results: list[Result], exceptions: dict[tuple[str, int], str]) -> int:
     """Print counts side by side and every test that passes on the first backend only."""
     outcomes = {(r.backend, r.world_size, r.test): r for r in results}
     backends = list(dict.fromkeys(r.backend for r in results))
@@ -180,14 +187,14 @@ def compare(results: list[Result], exceptions: dict[str, str]) -> int:
         other = outcomes[ours, world_size, test]
         gained += result.outcome != "passed" and other.outcome == "passed"
         if result.outcome == "passed" and other.outcome != "passed":
-            listed = exceptions.get(test)
+            listed = exceptions.get((test, world_size))
             code = code if listed else 1
             print(f"\nonly {base}: {test}, {world_size} ranks: {other.outcome}; {last_line(other.reason)}")
             print(f"  listed: {listed}" if listed else "  NOT LISTED")
-    for test in exceptions:
-        ran = [r for r in results if r.backend == ours and r.test == test]
-        if ran and all(r.outcome == "passed" for r in ran):
-            print(f"\nlisted as an exception, but passes: {test}")
+    for test, world_size in exceptions:
+        ran = outcomes.get((ours, world_size, test))
+        if ran is not None and ran.outcome == "passed":
+            print(f"\nlisted as an exception, but passes: {test}, {world_size} ranks")
             code = 1
     print(f"\n{gained} pass on {ours} and not on {base}")
     return code
@@ -227,7 +234,7 @@ def main() -> int:
     )
     with given.json.open("w", encoding="utf-8") as file:
         results = list(report(stream, len(tests) * len(sizes) * len(backends), file))
-    return compare(results, load_exceptions())
+    return compare(results, load_exceptions(sizes))
 
 
 if __name__ == "__main__":
