@@ -89,6 +89,7 @@ class NativeComm:
     def __init__(self, config: GroupConfig, context: native.Context) -> None:
         self.config = config
         self.context = context
+        use_flat = bool(setting("flat"))
         self._group = native.Group(
             context,
             _group_id(config.name),
@@ -96,8 +97,7 @@ class NativeComm:
             list(config.members),
             config.rank,
             config.timeout_s,
-            setting("flat"),
-            setting("cma"),
+            use_flat,
         )
         flat = self._group.flat_ready
         self.capabilities = _capabilities(own=flat)
