@@ -1,7 +1,7 @@
 """The process group: torch's collectives in terms of a communicator's.
 
 A Python subclass of ``torch.distributed.ProcessGroup``, so that one wheel serves every version of torch
-(decision 5 in ``docs/decisions``). torch calls its methods from Python and, through the base class, from C++:
+(decision 6 in ``docs/decisions``). torch calls its methods from Python and, through the base class, from C++:
 DDP's reducer, functional collectives, code compiled by ``torch.compile``. Where torch has renamed a method
 both names are there.
 """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import time
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -244,6 +247,16 @@ class _Done(PycommWork):
 DONE: Final = _Done()
 
 
+_LAST_WORDS_S: Final = 1.0
+_COMPLETERS: Final[weakref.WeakSet[Completer]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for completer in list(_COMPLETERS):
+        completer.close()
+
+
 class Completer:
     """Completes the futures of works that end in the order in which they were made.
 
@@ -266,12 +279,22 @@ class Completer:
         self._has_leader = False
         self._is_closed = False
         self._idle = 0
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        _COMPLETERS.add(self)
 
     def close(self) -> None:
-        """Let idle threads end at once; works that are still watched are completed."""
+        """Complete what is still watched and wait a moment for the threads to end.
+
+        A thread that comes back from torch's C++ when Python has begun to end would abort the process.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+            threads = list(self._threads)
+        deadline = time.monotonic() + _LAST_WORDS_S
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def watch(self, work: PycommWork) -> None:
         """Complete a work's future when it has ended."""
@@ -286,7 +309,9 @@ class Completer:
         if self._idle:
             self._changed.notify()
         else:
-            threading.Thread(target=self._serve, name=f"{self._name}-futures", daemon=True).start()
+            thread = threading.Thread(target=self._serve, name=f"{self._name}-futures", daemon=True)
+            self._threads.add(thread)
+            thread.start()
 
     def _has_call(self) -> bool:
         return self._is_closed or bool(self._queue and not self._has_leader)
