@@ -102,6 +102,7 @@ class Group:
         rank: int,
         timeout_s: float,
         use_flat: bool,
+        single_copy: bool,
     ) -> None: ...
     @property
     def flat_ready(self) -> bool: ...

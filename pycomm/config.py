@@ -22,7 +22,7 @@ Value = bool | int | float | str
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _LEVELS = frozenset({"debug", "info", "warning", "error", "critical", "off"})
-_BoolName = Literal["flat", "round_once", "shm"]
+_BoolName = Literal["cma", "flat", "round_once", "shm"]
 _IntName = Literal["family", "tcp_connections"]
 _FloatName = Literal["timeout_s"]
 _StrName = Literal["algo", "backend", "events", "interface", "log", "secret", "store"]
@@ -127,6 +127,7 @@ _LOG: Final = "debug, info, warning, error, critical or off, with 'part=' before
 _TABLE = (
     Setting("algo", "", "force algorithms, e.g. 'ring' or 'allreduce:ring'", "algorithms", str),
     Setting("backend", "native", "backend, where pycomm.init() names none", "a backend's name", str),
+    Setting("cma", True, "read large messages from a peer's memory where the system allows it", _BOOL, _flag),
     Setting(
         "events", "", "folder for the event dump of a failed communicator; none when empty", "a folder", str
     ),

@@ -191,8 +191,8 @@ std::uint64_t hash_counts(const std::int64_t* counts, std::size_t n) {
 class PyGroup {
  public:
   PyGroup(std::shared_ptr<Context> context, std::uint32_t id, std::string name, std::vector<int> members, int rank,
-          double timeout_s, bool use_flat) {
-    GroupConfig config{id, std::move(name), std::move(members), rank, timeout_s, use_flat};
+          double timeout_s, bool use_flat, bool single_copy) {
+    GroupConfig config{id, std::move(name), std::move(members), rank, timeout_s, use_flat, single_copy};
     const std::string where = "opening group '" + config.name + "'";
     Result<std::shared_ptr<Group>> group =
         interruptibly([context = std::move(context), config] { return Group::open(context, config); });
@@ -389,9 +389,9 @@ void bind_engine(py::module_& module) {
              py::arg("pieces"), py::arg("in_place"), py::arg("itemsize"), py::arg("ops"), py::arg("input"),
              py::arg("output"), py::arg("scratch"), py::arg("digest"));
   py::class_<PyGroup>(module, "Group")
-      .def(py::init<std::shared_ptr<Context>, std::uint32_t, std::string, std::vector<int>, int, double, bool>(),
+      .def(py::init<std::shared_ptr<Context>, std::uint32_t, std::string, std::vector<int>, int, double, bool, bool>(),
            py::arg("context"), py::arg("id"), py::arg("name"), py::arg("members"), py::arg("rank"),
-           py::arg("timeout_s"), py::arg("use_flat"))
+           py::arg("timeout_s"), py::arg("use_flat"), py::arg("single_copy"))
       .def_property_readonly("flat_ready", [](PyGroup& self) { return self.group().flat_ready(); })
       .def_property_readonly("transports", [](PyGroup& self) { return self.group().transports(); })
       .def_property_readonly("last_seq", [](PyGroup& self) { return self.group().last_seq(); })

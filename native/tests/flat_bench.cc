@@ -4,12 +4,14 @@
 //
 // Prints, per kind and size, the time of one operation in us: best and median of many batches, as seen by rank 0, and
 // the bytes that the group read from and wrote to its buffers per second at the best. Size is that of the whole array
-// (n blocks for allgather, reduce_scatter, alltoall). Every result is checked once.
+// (n blocks for allgather, reduce_scatter, alltoall). Every result is checked once. From 64 KiB on, batches through
+// slots only take turns with those that may go past them; the last column is the median of slots over the other.
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -28,13 +30,15 @@ struct Case {
   Kind kind;
   bool by_block;  // count is that of one rank's block
   bool in_place;
+  bool is_rooted = false;
 };
 
 constexpr Case kCases[] = {
-    {"allreduce", Kind::allreduce, false, false}, {"allreduce_ip", Kind::allreduce, false, true},
-    {"allgather", Kind::allgather, true, false},  {"reduce_scatter", Kind::reduce_scatter, true, false},
-    {"alltoall", Kind::alltoall, true, false},    {"broadcast", Kind::broadcast, false, true},
-    {"reduce", Kind::reduce, false, false},
+    {"allreduce", Kind::allreduce, false, false},  {"allreduce_ip", Kind::allreduce, false, true},
+    {"allgather", Kind::allgather, true, false},   {"reduce_scatter", Kind::reduce_scatter, true, false},
+    {"alltoall", Kind::alltoall, true, false},     {"broadcast", Kind::broadcast, false, true, true},
+    {"reduce", Kind::reduce, false, false, true},  {"gather", Kind::gather, true, false, true},
+    {"scatter", Kind::scatter, true, false, true},
 };
 
 std::byte* map_shared(std::size_t nbytes) {
@@ -65,8 +69,10 @@ void must(const Status& status) {
 
 class Bench {
  public:
-  Bench(const Regions& regions, int rank, int nranks, std::size_t largest)
-      : flat_(regions, rank, nranks, failure_, static_cast<int>(std::thread::hardware_concurrency()) - nranks),
+  Bench(const std::array<Regions, 2>& regions, int rank, int nranks, std::size_t largest)
+      : spare_cores_(static_cast<int>(std::thread::hardware_concurrency()) - nranks),
+        slots_(regions[0], rank, nranks, failure_, {.spare_cores = spare_cores_, .single_copy = false}),
+        flat_(regions[1], rank, nranks, failure_, {.spare_cores = spare_cores_, .single_copy_from = kSlotsOnly}),
         rank_(rank),
         n_(static_cast<std::size_t>(nranks)),
         elements_(largest / sizeof(float) + n_),
@@ -80,12 +86,12 @@ class Bench {
     call.desc.kind = c.kind;
     call.desc.dtype = DType::float32;
     call.desc.op = ReduceOp::sum;
-    call.desc.root = c.kind == Kind::broadcast || c.kind == Kind::reduce ? 0 : -1;
+    call.desc.root = c.is_rooted ? 0 : -1;
     call.desc.count = c.by_block ? total / n_ : total;
     for (std::size_t i = 0; i < total; ++i) send_[i] = static_cast<float>((i + static_cast<std::size_t>(rank_)) % 64);
     call.send = reinterpret_cast<const std::byte*>(send_);
     call.recv = reinterpret_cast<std::byte*>(c.in_place ? send_ : recv_);
-    run(call);
+    run(flat_, call);
     check(c, call);
     if (c.in_place) std::fill_n(send_, elements_, 0.0F);  // repeated sums must not overflow
 
@@ -93,31 +99,38 @@ class Bench {
     const std::size_t batches = nbytes >= (16 << 20) ? 7 : 21;
     repeats = std::min<std::size_t>(repeats, 2000);
     std::vector<double> us;
+    std::vector<double> slots_us;
     for (std::size_t b = 0; b <= batches; ++b) {
-      barrier();
-      const std::int64_t begin = now_ns();
-      for (std::size_t i = 0; i < repeats; ++i) run(call);
-      const double each = static_cast<double>(now_ns() - begin) / 1e3 / static_cast<double>(repeats);
-      if (b > 0) us.push_back(each);
+      us.push_back(batch(flat_, call, repeats));
+      if (nbytes >= kSlotsOnly) slots_us.push_back(batch(slots_, call, repeats));
+      if (b == 0) us.clear(), slots_us.clear();
     }
     std::sort(us.begin(), us.end());
+    std::sort(slots_us.begin(), slots_us.end());
     if (rank_ == 0) {
       const double moved = 2.0 * static_cast<double>(n_) * static_cast<double>(nbytes);
-      std::printf("%-15s %10zu %12.2f %12.2f %10.2f\n", c.name, nbytes, us.front(), us[us.size() / 2],
-                  moved / us.front() / 1e3);
+      const double median = us[us.size() / 2];
+      std::printf("%-15s %10zu %12.2f %12.2f %10.2f", c.name, nbytes, us.front(), median, moved / us.front() / 1e3);
+      if (!slots_us.empty())
+        std::printf(" %10.2f %10.2f", slots_us.front() / us.front(), slots_us[slots_us.size() / 2] / median);
+      std::printf("\n");
       std::fflush(stdout);
     }
   }
 
  private:
-  void run(const FlatCall& call) { must(flat_.run(call, seq_++, Deadline::after(60))); }
+  void run(Flat& flat, const FlatCall& call) { must(flat.run(call, seq_++, Deadline::after(60))); }
 
-  void barrier() {
-    FlatCall call;
-    call.desc = {};
-    call.desc.kind = Kind::barrier;
-    call.desc.root = -1;
-    run(call);
+  // Time of one of `repeats` operations, in us.
+  double batch(Flat& flat, const FlatCall& call, std::size_t repeats) {
+    FlatCall barrier;
+    barrier.desc = {};
+    barrier.desc.kind = Kind::barrier;
+    barrier.desc.root = -1;
+    run(flat, barrier);
+    const std::int64_t begin = now_ns();
+    for (std::size_t i = 0; i < repeats; ++i) run(flat, call);
+    return static_cast<double>(now_ns() - begin) / 1e3 / static_cast<double>(repeats);
   }
 
   // What position `i` of the result must be, given that rank r sends (i + r) % 64.
@@ -127,7 +140,10 @@ class Bench {
     float sum = 0;
     switch (c.kind) {
       case Kind::allgather:
+      case Kind::gather:
         return sent(i / count, i % count);
+      case Kind::scatter:
+        return sent(0, me * count + i);
       case Kind::alltoall:
         return sent(i / count, me * count + i % count);
       case Kind::broadcast:
@@ -139,9 +155,10 @@ class Bench {
   }
 
   void check(const Case& c, const FlatCall& call) const {
-    if (c.kind == Kind::reduce && rank_ != 0) return;
+    if ((c.kind == Kind::reduce || c.kind == Kind::gather) && rank_ != 0) return;
     const std::size_t count = call.desc.count;
-    const std::size_t got = c.kind == Kind::allgather || c.kind == Kind::alltoall ? count * n_ : count;
+    const bool all_blocks = c.kind == Kind::allgather || c.kind == Kind::alltoall || c.kind == Kind::gather;
+    const std::size_t got = all_blocks ? count * n_ : count;
     for (std::size_t i = 0; i < got; ++i) {
       float value = 0;
       std::memcpy(&value, call.recv + i * sizeof value, sizeof value);
@@ -152,7 +169,11 @@ class Bench {
     }
   }
 
+  static constexpr std::size_t kSlotsOnly = std::size_t{64} << 10;
+
   Failure failure_;
+  int spare_cores_;
+  Flat slots_;
   Flat flat_;
   int rank_;
   std::size_t n_;
@@ -170,10 +191,13 @@ int main(int argc, char** argv) {
   const auto wants = [&](const char* name) {
     return argc <= 3 || std::any_of(argv + 3, argv + argc, [&](const char* arg) { return std::string(arg) == name; });
   };
-  Regions regions;
-  regions.nbytes = sizeof(RegionHeader) + Flat::area_size(nranks);
-  for (int r = 0; r < nranks; ++r) regions.base.push_back(map_shared(regions.nbytes));
-  std::printf("%d ranks\n%-15s %10s %12s %12s %10s\n", nranks, "kind", "bytes", "best us", "median us", "GB/s moved");
+  std::array<Regions, 2> regions;
+  for (Regions& one : regions) {
+    one.nbytes = sizeof(RegionHeader) + Flat::area_size(nranks);
+    for (int r = 0; r < nranks; ++r) one.base.push_back(map_shared(one.nbytes));
+  }
+  std::printf("%d ranks\n%-15s %10s %12s %12s %10s %10s %10s\n", nranks, "kind", "bytes", "best us", "median us",
+              "GB/s moved", "best", "slots/this");
   std::fflush(stdout);
 
   std::vector<pid_t> children;

@@ -1,12 +1,16 @@
-// Flat collectives against plain loops: ranks as threads over heap memory, and once as forked processes.
+// Flat collectives against plain loops, through slots and by reading peers' memory: ranks as threads over heap memory,
+// and as forked processes.
 #include "pycomm/flat.h"
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -14,6 +18,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "flat/board.h"
@@ -29,6 +34,8 @@ constexpr bool kSanitized = false;
 #endif
 constexpr std::size_t kLarge = kSanitized ? 100'003 : 300'007;  // elements: many stages
 constexpr int kSizes[] = {1, 2, 3, 4, 7, 8};
+constexpr FlatOptions kSlots{.single_copy = false};
+constexpr FlatOptions kReading{.single_copy_from = 1};  // whenever the kind of call allows it
 
 using Bytes = std::vector<std::byte>;
 
@@ -60,15 +67,19 @@ class Memory {
 // n ranks, each with a thread of its own for the duration of one `each`. One failure state per rank, as processes have.
 class World {
  public:
-  explicit World(int nranks, int spare_cores_hint = -1) : memory_(nranks), failures_(static_cast<std::size_t>(nranks)) {
+  explicit World(int nranks, FlatOptions options = {}, int refuses = -1)
+      : memory_(nranks), failures_(static_cast<std::size_t>(nranks)) {
     for (int r = 0; r < nranks; ++r) {
-      flats_.push_back(std::make_unique<Flat>(memory_.regions(), r, nranks, failures_[static_cast<std::size_t>(r)],
-                                              spare_cores_hint));
+      FlatOptions own = options;
+      own.single_copy = options.single_copy && r != refuses;
+      flats_.push_back(
+          std::make_unique<Flat>(memory_.regions(), r, nranks, failures_[static_cast<std::size_t>(r)], own));
     }
   }
   int size() const { return static_cast<int>(flats_.size()); }
   Flat& flat(int rank) { return *flats_[static_cast<std::size_t>(rank)]; }
   Failure& failure(int rank) { return failures_[static_cast<std::size_t>(rank)]; }
+  const Regions& regions() const { return memory_.regions(); }
   Doorbell& bell(int rank) { return memory_.regions().header(rank).bell; }
   void each(const std::function<void(int)>& body) {
     std::vector<std::thread> threads;
@@ -362,20 +373,29 @@ class Buffers {
   Bytes a_, b_, before_;
 };
 
-// Runs the scenarios one after the other on every rank and checks every result.
-void run_all(World& world, const std::vector<Scenario>& scenarios, std::uint64_t first_seq = 1) {
+// What every rank sends, by scenario.
+std::vector<std::vector<Bytes>> all_values(const std::vector<Scenario>& scenarios) {
   std::vector<std::vector<Bytes>> sent(scenarios.size());
   for (std::size_t i = 0; i < scenarios.size(); ++i) {
-    for (int r = 0; r < world.size(); ++r) sent[i].push_back(values(scenarios[i], r, scenarios[i].send_count(r)));
+    for (int r = 0; r < scenarios[i].n; ++r) sent[i].push_back(values(scenarios[i], r, scenarios[i].send_count(r)));
   }
-  world.each([&](int rank) {
-    for (std::size_t i = 0; i < scenarios.size(); ++i) {
-      Buffers buffers(scenarios[i], rank, sent[i][static_cast<std::size_t>(rank)]);
-      const Status status = world.flat(rank).run(buffers.call(), first_seq + i, Deadline::after(60));
-      ASSERT_TRUE(status.ok()) << scenarios[i].text() << ": " << status.message();
-      buffers.check(expected(scenarios[i], sent[i], rank));
-    }
-  });
+  return sent;
+}
+
+// Runs the scenarios one after the other on one rank and checks its results.
+void run_rank(Flat& flat, int rank, const std::vector<Scenario>& scenarios, const std::vector<std::vector<Bytes>>& sent,
+              std::uint64_t first_seq = 1) {
+  for (std::size_t i = 0; i < scenarios.size(); ++i) {
+    Buffers buffers(scenarios[i], rank, sent[i][static_cast<std::size_t>(rank)]);
+    const Status status = flat.run(buffers.call(), first_seq + i, Deadline::after(60));
+    ASSERT_TRUE(status.ok()) << scenarios[i].text() << ": " << status.message();
+    buffers.check(expected(scenarios[i], sent[i], rank));
+  }
+}
+
+void run_all(World& world, const std::vector<Scenario>& scenarios, std::uint64_t first_seq = 1) {
+  const std::vector<std::vector<Bytes>> sent = all_values(scenarios);
+  world.each([&](int rank) { run_rank(world.flat(rank), rank, scenarios, sent, first_seq); });
 }
 
 Scenario make(Kind kind, int n, std::size_t count, bool in_place, DType dtype = DType::float32,
@@ -400,11 +420,21 @@ Scenario make(Kind kind, int n, std::size_t count, bool in_place, DType dtype = 
 
 bool has_in_place(Kind kind) { return kind != Kind::barrier && kind != Kind::reduce_scatterv; }
 
-class FlatKinds : public ::testing::TestWithParam<int> {};
+std::vector<Scenario> every_kind(int n, std::size_t count) {
+  std::vector<Scenario> scenarios;
+  for (const Kind kind : kKinds) {
+    for (const bool in_place : {false, true}) {
+      if (!in_place || has_in_place(kind)) scenarios.push_back(make(kind, n, count, in_place));
+    }
+  }
+  return scenarios;
+}
+
+class FlatKinds : public ::testing::TestWithParam<std::tuple<int, FlatOptions>> {};
 
 TEST_P(FlatKinds, EveryKindEveryCountInAndOutOfPlace) {
-  const int n = GetParam();
-  World world(n);
+  const int n = std::get<0>(GetParam());
+  World world(n, std::get<1>(GetParam()));
   const auto around = static_cast<std::size_t>(n);
   std::vector<Scenario> scenarios;
   for (const Kind kind : kKinds) {
@@ -418,21 +448,14 @@ TEST_P(FlatKinds, EveryKindEveryCountInAndOutOfPlace) {
 }
 
 TEST_P(FlatKinds, ArraysOfManyStages) {
-  const int n = GetParam();
-  World world(n);
-  std::vector<Scenario> scenarios;
-  for (const Kind kind : kKinds) {
-    for (const bool in_place : {false, true}) {
-      if (!in_place || has_in_place(kind))
-        scenarios.push_back(make(kind, n, kLarge / static_cast<std::size_t>(n), in_place));
-    }
-  }
-  run_all(world, scenarios);
+  const int n = std::get<0>(GetParam());
+  World world(n, std::get<1>(GetParam()));
+  run_all(world, every_kind(n, kLarge / static_cast<std::size_t>(n)));
 }
 
 TEST_P(FlatKinds, EveryTypeAndOp) {
-  const int n = GetParam();
-  World world(n);
+  const int n = std::get<0>(GetParam());
+  World world(n, std::get<1>(GetParam()));
   std::vector<Scenario> scenarios;
   for (int d = 0; d <= static_cast<int>(DType::boolean); ++d) {
     for (int o = 0; o <= static_cast<int>(ReduceOp::lor); ++o) {
@@ -454,13 +477,18 @@ TEST_P(FlatKinds, EveryTypeAndOp) {
   run_all(world, scenarios);
 }
 
-INSTANTIATE_TEST_SUITE_P(Ranks, FlatKinds, ::testing::ValuesIn(kSizes));
+std::string name_of(const ::testing::TestParamInfo<std::tuple<int, FlatOptions>>& info) {
+  return std::to_string(std::get<0>(info.param)) + (std::get<1>(info.param).single_copy ? "Reading" : "Slots");
+}
+INSTANTIATE_TEST_SUITE_P(Ranks, FlatKinds,
+                         ::testing::Combine(::testing::ValuesIn(kSizes), ::testing::Values(kSlots, kReading)), name_of);
 
 TEST(Flat, RandomCallsInSequence) {
   std::mt19937 random(20240607);
   const auto below = [&](std::size_t bound) { return static_cast<std::size_t>(random() % bound); };
+  constexpr FlatOptions kOftenReading{.single_copy_from = 100};
   for (const int n : {2, 3, 5}) {
-    World world(n, n == 2 ? 0 : -1);
+    World world(n, n == 2 ? FlatOptions{.spare_cores = 0} : kOftenReading);
     std::vector<Scenario> scenarios;
     for (int i = 0; i < (kSanitized ? 150 : 2000); ++i) {
       const Kind kind = kKinds[below(std::size(kKinds))];
@@ -487,7 +515,7 @@ TEST(Flat, ArraysThatBypassTheCaches) {
 }
 
 TEST(Flat, AlltoallvInPlaceWithLopsidedCounts) {
-  World world(3);
+  World world(3, kReading);
   Scenario s;
   s.kind = Kind::alltoallv;
   s.n = 3;
@@ -496,9 +524,12 @@ TEST(Flat, AlltoallvInPlaceWithLopsidedCounts) {
   run_all(world, {s});
 }
 
-TEST(Flat, ResultsHaveTheSameBitsEverywhere) {
+class FlatWays : public ::testing::TestWithParam<FlatOptions> {};
+INSTANTIATE_TEST_SUITE_P(Ways, FlatWays, ::testing::Values(kSlots, kReading));
+
+TEST_P(FlatWays, ResultsHaveTheSameBitsEverywhere) {
   const int n = 4;
-  World world(n);
+  World world(n, GetParam());
   for (const std::size_t count : {std::size_t{5}, std::size_t{5'000}, std::size_t{50'000}}) {
     std::vector<std::vector<float>> out(n), in(n);
     for (int r = 0; r < n; ++r) {
@@ -561,9 +592,9 @@ std::vector<Dispute> disputes(int n) {
   };
 }
 
-TEST(Flat, RanksThatDisagreeAllHearOfItAndGoOn) {
+TEST_P(FlatWays, RanksThatDisagreeAllHearOfItAndGoOn) {
   for (const int n : {2, 4}) {
-    World world(n);
+    World world(n, GetParam());
     std::uint64_t seq = 17;
     for (const Dispute& dispute : disputes(n)) {
       std::vector<std::string> messages(static_cast<std::size_t>(n));
@@ -677,6 +708,88 @@ TEST(Flat, SleepersAreWokenByWhoComesLate) {
   }
 }
 
+// The stage that `rank` has shown last, as its peers see it.
+std::uint64_t shown(const Regions& regions, int rank) {
+  const auto* area =
+      reinterpret_cast<const flat::Area*>(regions.base[static_cast<std::size_t>(rank)] + sizeof(RegionHeader));
+  return std::max(area->lines[0].line.stage.load(), area->lines[1].line.stage.load());
+}
+
+// Stages of one allgather after others have settled how it is done.
+std::uint64_t stages_of_allgather(World& world, std::uint64_t seq) {
+  const std::uint64_t before = shown(world.regions(), 0);
+  run_all(world, {make(Kind::allgather, world.size(), 100'000, false)}, seq);
+  return shown(world.regions(), 0) - before;
+}
+
+TEST(Flat, OneRankThatRefusesKeepsAllFromReading) {
+  World reading(3, kReading);
+  World refusing(3, kReading, 1);
+  run_all(reading, every_kind(3, 1000));
+  run_all(refusing, every_kind(3, 1000));
+  EXPECT_EQ(stages_of_allgather(reading, 100), 2U);   // offer, all have read
+  EXPECT_EQ(stages_of_allgather(refusing, 100), 4U);  // slots' worth of 128 KiB
+}
+
+#if defined(SYS_memfd_secret)
+// Memory that this process reads, and the kernel for no one.
+TEST(Flat, MemoryThatOthersCannotReadGoesThroughSlots) {
+  constexpr std::size_t kBytes = std::size_t{1} << 20;
+  const int fd = static_cast<int>(syscall(SYS_memfd_secret, 0));
+  if (fd < 0) GTEST_SKIP() << "this kernel has no memfd_secret";
+  ASSERT_EQ(ftruncate(fd, kBytes), 0);
+  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  close(fd);
+  if (memory == MAP_FAILED) GTEST_SKIP() << "no memory may be locked";
+  std::memset(memory, 42, kBytes);
+  World world(2, kReading);
+  std::vector<Bytes> got(2, Bytes(2 * kBytes));
+  for (std::uint64_t seq = 1; seq <= 2; ++seq) {
+    world.each([&](int rank) {
+      const auto r = static_cast<std::size_t>(rank);
+      const Bytes open(kBytes, std::byte{7});
+      FlatCall call;
+      call.desc = describe_call(Kind::allgather, kBytes, DType::uint8);
+      call.send = rank == 0 ? static_cast<const std::byte*>(memory) : open.data();
+      call.recv = got[r].data();
+      const Status status = world.flat(rank).run(call, seq, Deadline::after(60));
+      ASSERT_TRUE(status.ok()) << status.message();
+      EXPECT_EQ(got[r].front(), std::byte{42});
+      EXPECT_EQ(got[r][kBytes - 1], std::byte{42});
+      EXPECT_EQ(got[r].back(), std::byte{7});
+    });
+  }
+  EXPECT_EQ(stages_of_allgather(world, 3), 2U);  // that memory, not these ranks
+  munmap(memory, kBytes);
+}
+#endif
+
+// Rank 1 has shown its last stage and leaves at its deadline, while rank 0 may still be reading its memory.
+TEST(Flat, WhoLeavesAtItsDeadlineIsNotReadAnyMore) {
+  constexpr std::size_t kBytes = std::size_t{64} << 20;
+  World world(2);
+  run_all(world, {make(Kind::gather, 2, 1 << 20, false)});
+  Bytes send(kBytes, std::byte{1});
+  const std::unique_ptr<std::byte[]> recv(new std::byte[2 * kBytes]);  // not touched yet: reading takes its time
+  world.each([&](int rank) {
+    FlatCall call;
+    call.desc = describe_call(Kind::gather, kBytes, DType::uint8, ReduceOp::sum, 0);
+    call.send = send.data();
+    if (rank == 0) call.recv = recv.get();
+    const Status status = world.flat(rank).run(call, 2, Deadline::after(rank == 0 ? 60 : 0.004));
+    if (rank == 1 && !status.ok()) {
+      EXPECT_EQ(status.code(), Code::deadline);
+      std::fill(send.begin() + kBytes / 2, send.end(), std::byte{2});
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));  // news travels slower than memory
+      world.failure(0).set(status);
+      world.bell(0).ring();
+    }
+    if (rank == 0 && status.ok()) {
+      EXPECT_EQ(recv[2 * kBytes - 1], std::byte{1});
+    }
+  });
+}
+
 TEST(Flat, Descriptions) {
   EXPECT_EQ(describe(describe_call(Kind::barrier, 0)), "barrier");
   EXPECT_EQ(describe(describe_call(Kind::allreduce, 7, DType::bfloat16, ReduceOp::avg)),
@@ -688,46 +801,81 @@ TEST(Flat, Descriptions) {
 }
 
 #if !defined(__SANITIZE_THREAD__)  // TSan does not follow memory shared between processes
-TEST(Flat, ForkedProcessesOverSharedMemory) {
-  constexpr int kRanks = 3;
-  Regions regions;
-  regions.nbytes = sizeof(RegionHeader) + Flat::area_size(kRanks);
-  for (int r = 0; r < kRanks; ++r) {
-    void* memory = mmap(nullptr, regions.nbytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    ASSERT_NE(memory, MAP_FAILED);
-    regions.base.push_back(static_cast<std::byte*>(memory));
+// Regions that forked processes share.
+class SharedMemory {
+ public:
+  explicit SharedMemory(int nranks) {
+    regions_.nbytes = sizeof(RegionHeader) + Flat::area_size(nranks);
+    for (int r = 0; r < nranks; ++r) {
+      void* memory = mmap(nullptr, regions_.nbytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+      if (memory == MAP_FAILED) std::abort();
+      regions_.base.push_back(static_cast<std::byte*>(memory));
+    }
   }
+  ~SharedMemory() {
+    for (std::byte* base : regions_.base) munmap(base, regions_.nbytes);
+  }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+  const Regions& regions() const { return regions_; }
+
+ private:
+  Regions regions_;
+};
+
+// Runs body() in a process of its own, which ends with 0 when no check in it failed.
+pid_t start_process(const std::function<void()>& body) {
+  const pid_t child = fork();
+  if (child != 0) return child;
+  body();
+  std::_Exit(::testing::Test::HasFailure() ? 1 : 0);
+}
+
+void expect_success(pid_t child) {
+  int how = -1;
+  ASSERT_EQ(waitpid(child, &how, 0), child);
+  EXPECT_EQ(how, 0);
+}
+
+TEST_P(FlatWays, ForkedProcessesOverSharedMemory) {
+  constexpr int kRanks = 3;
+  const SharedMemory memory(kRanks);
+  std::vector<Scenario> scenarios = every_kind(kRanks, 30'011);
+  for (std::size_t i = 0; i < 100; ++i) scenarios.push_back(make(Kind::allreduce, kRanks, i * i, true, DType::int64));
+  const std::vector<std::vector<Bytes>> sent = all_values(scenarios);
   std::vector<pid_t> children;
   for (int r = 0; r < kRanks; ++r) {
-    const pid_t child = fork();
-    ASSERT_GE(child, 0);
-    if (child != 0) {
-      children.push_back(child);
-      continue;
-    }
-    Failure failure;
-    Flat flat(regions, r, kRanks, failure, -1);
-    for (std::uint64_t seq = 1; seq <= 300; ++seq) {
-      const std::size_t count = seq % 10 == 0 ? 100'000 : seq;
-      std::vector<std::int64_t> data(count);
-      for (std::size_t i = 0; i < count; ++i) data[i] = r + static_cast<std::int64_t>(i * seq);
-      FlatCall call;
-      call.desc = describe_call(Kind::allreduce, count, DType::int64);
-      call.recv = reinterpret_cast<std::byte*>(data.data());
-      call.send = call.recv;
-      if (!flat.run(call, seq, Deadline::after(60)).ok()) std::_Exit(2);
-      for (std::size_t i = 0; i < count; ++i) {
-        if (data[i] != 3 + 3 * static_cast<std::int64_t>(i * seq)) std::_Exit(3);
-      }
-    }
-    std::_Exit(0);
+    children.push_back(start_process([&, r] {
+      const Failure failure;
+      Flat flat(memory.regions(), r, kRanks, failure, GetParam());
+      run_rank(flat, r, scenarios, sent);
+    }));
   }
-  for (const pid_t child : children) {
-    int how = -1;
-    ASSERT_EQ(waitpid(child, &how, 0), child);
-    EXPECT_EQ(how, 0);
-  }
-  for (std::byte* base : regions.base) munmap(base, regions.nbytes);
+  for (const pid_t child : children) expect_success(child);
+}
+
+// Rank 1 dies when it has shown where its memory is, before rank 0 reads it.
+TEST(Flat, MemoryOfTheDeadIsNotRead) {
+  const SharedMemory memory(2);
+  const std::vector<Scenario> scenarios = {make(Kind::allgather, 2, 300'000, false)};
+  const std::vector<std::vector<Bytes>> sent = all_values(scenarios);
+  const pid_t child = start_process([&] {
+    const Failure failure;
+    Flat flat(memory.regions(), 1, 2, failure, kReading);
+    run_rank(flat, 1, scenarios, sent, 1);
+    run_rank(flat, 1, scenarios, sent, 2);
+  });
+  const Failure failure;  // nobody tells
+  Flat flat(memory.regions(), 0, 2, failure, kReading);
+  run_rank(flat, 0, scenarios, sent, 1);
+  const std::uint64_t done = shown(memory.regions(), 0);
+  while (shown(memory.regions(), 1) == done) std::this_thread::yield();
+  ASSERT_EQ(kill(child, SIGKILL), 0);
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  Buffers buffers(scenarios[0], 0, sent[0][0]);
+  const Status status = flat.run(buffers.call(), 2, Deadline::after(60));
+  EXPECT_EQ(status.code(), Code::peer_lost) << status.message();
+  EXPECT_EQ(status.ranks(), std::vector<int>{1});
 }
 #endif
 

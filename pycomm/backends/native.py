@@ -89,7 +89,6 @@ class NativeComm:
     def __init__(self, config: GroupConfig, context: native.Context) -> None:
         self.config = config
         self.context = context
-        use_flat = bool(setting("flat"))
         self._group = native.Group(
             context,
             _group_id(config.name),
@@ -97,7 +96,8 @@ class NativeComm:
             list(config.members),
             config.rank,
             config.timeout_s,
-            use_flat,
+            setting("flat"),
+            setting("cma"),
         )
         flat = self._group.flat_ready
         self.capabilities = _capabilities(own=flat)

@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,17 +59,17 @@ def leftovers() -> set[str]:
 
 
 def traffic(comm: pycomm.Communicator, say: Say) -> None:
-    """Allreduce arrays of many sizes until something fails, then stay."""
+    """Allreduce and exchange arrays of many sizes until something fails, then stay."""
     rng = random.Random(7)
-    arrays = [np.ones(n, np.float32) for n in (1, 1000, 50_000, 1_000_000)]
-    for _ in range(3):
-        for a in arrays:
-            comm.allreduce(a, np.empty_like(a))
+    arrays = [np.ones(n * comm.size, np.float32) for n in (1, 300, 15_000, 300_000)]
+    calls = [partial(call, a) for a in arrays for call in (comm.allreduce, comm.alltoall)]
+    for call in calls * 3:
+        call(np.empty_like(call.args[0]))
     say("warm", pid=os.getpid())
     try:
         while True:
-            a = rng.choice(arrays)
-            comm.allreduce(a, np.empty_like(a))
+            call = rng.choice(calls)
+            call(np.empty_like(call.args[0]))
     except errors.PycommError as error:
         report(say, error)
     time.sleep(HOLD_S)

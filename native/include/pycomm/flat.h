@@ -2,9 +2,10 @@
 // there is no progress thread, no message and, while ranks keep pace, no system call.
 //
 // Memory of the caller is read once and written once; what travels between ranks passes through slots of the shared
-// area that stay in cache. Reductions combine in rank order 0..n-1, in float32 for half and float8 types, and round
-// once per result: every rank gets the same bits, in place as out of place. Integers wrap around in their own type (avg
-// divides the wrapped sum and truncates toward zero); premul_sum rounds each scaled contribution to the type first.
+// area that stay in cache, or, when it is large and the system lets them, ranks read it where it lies. Reductions
+// combine in rank order 0..n-1, in float32 for half and float8 types, and round once per result: every rank gets the
+// same bits, in place as out of place. Integers wrap around in their own type (avg divides the wrapped sum and
+// truncates toward zero); premul_sum rounds each scaled contribution to the type first.
 #pragma once
 
 #include <cstddef>
@@ -37,6 +38,17 @@ struct FlatCall {
 // "allreduce float32 sum count=1000": what a call is, for messages. Never fails.
 std::string describe(const Descriptor& desc);
 
+struct FlatOptions {
+  // Cores of the host less the ranks that run on it; when negative, waits give the core away at once instead of
+  // spinning. Ranks may give different ones.
+  int spare_cores = -1;
+  // Whether ranks read each other's memory (process_vm_readv) where that is faster. Where one rank does not, or may
+  // not, all use slots.
+  bool single_copy = true;
+  // Bytes of the longest transfer between two ranks from which on it is. The same on every rank.
+  std::size_t single_copy_from = std::size_t{256} << 10;
+};
+
 // One rank's side of a group. Not thread-safe: one operation at a time, in the same order on every rank.
 class Flat {
  public:
@@ -44,9 +56,7 @@ class Flat {
   static std::size_t area_size(int nranks) noexcept;
 
   // `regions` must be shared by all and zeroed before any rank's first operation; they and `failure` outlive this.
-  // `spare_cores_hint` is the number of cores of the host less the ranks that run on it; when negative, waits give the
-  // core away at once instead of spinning. Ranks may give different hints.
-  Flat(Regions regions, int rank, int nranks, const Failure& failure, int spare_cores_hint);
+  Flat(Regions regions, int rank, int nranks, const Failure& failure, const FlatOptions& options);
   ~Flat();
   Flat(const Flat&) = delete;
   Flat& operator=(const Flat&) = delete;

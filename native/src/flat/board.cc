@@ -94,6 +94,23 @@ Waited Board::await(Deadline deadline) {
   return wait_until(ready, regions_.header(rank_).bell, failure_, deadline, {.spins = 0, .yields = kYields});
 }
 
+void Board::withdraw() noexcept {
+  area(rank_).end.withdrawn.store(1, std::memory_order_relaxed);
+  full_fence();  // before the caller does anything to its memory
+}
+
+int Board::withdrawn() const noexcept {
+  full_fence();  // after what was read of it
+  for (int peer = 0; peer < nranks_; ++peer)
+    if (area(peer).end.withdrawn.load(std::memory_order_relaxed) != 0) return peer;
+  return -1;
+}
+
+void Board::await_failure(Deadline deadline) {
+  const auto never = []() noexcept { return false; };
+  static_cast<void>(wait_until(never, regions_.header(rank_).bell, failure_, deadline, {.spins = 0, .yields = 0}));
+}
+
 bool Board::agreed() const noexcept {
   const std::uint64_t mine = line(rank_).agreement;
   std::uint64_t differ = 0;

@@ -47,7 +47,10 @@ struct alignas(64) Area {
     std::byte gap[64];
   } lines[2];
   Card cards[2];
-  std::byte gap[4096 - sizeof(RegionHeader) - std::size_t{2} * 128 - 2 * sizeof(Card)];  // slots begin on a page
+  struct alignas(64) {
+    std::atomic<std::uint32_t> withdrawn;
+  } end;
+  std::byte gap[4096 - sizeof(RegionHeader) - std::size_t{2} * 128 - 2 * sizeof(Card) - 64];  // slots begin on a page
   std::byte slots[2][kSlotBytes];
 };
 static_assert(sizeof(RegionHeader) + offsetof(Area, slots) == 4096);
@@ -73,9 +76,19 @@ class Board {
     if (first) introduce(desc, seq);
     show();
     const Waited waited = await(deadline);
-    if (waited != Waited::ready) return broken(waited, desc, seq);
+    if (waited != Waited::ready) {
+      withdraw();
+      return broken(waited, desc, seq);
+    }
     return first && !agreed() ? disagreement() : Status();
   }
+  // Says that this rank leaves an operation that failed, for good: its caller's memory is no longer there for others.
+  // meet() says so itself when it fails.
+  void withdraw() noexcept;
+  // A rank that has withdrawn, or -1. Whatever was read of a peer's memory before is good if there is none.
+  int withdrawn() const noexcept;
+  // Sleeps until the group has failed, or the deadline.
+  void await_failure(Deadline deadline);
 
  private:
   Area& area(int rank) const noexcept { return *areas_[static_cast<std::size_t>(rank)]; }

@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "flat/board.h"
+#include "flat/peer_memory.h"
 #include "flat/route.h"
 #include "flat/stream.h"
 #include "pycomm/flat.h"
@@ -15,7 +17,7 @@ namespace pycomm {
 
 class Flat::Engine {
  public:
-  Engine(Regions regions, int rank, int nranks, const Failure& failure, int spare_cores_hint);
+  Engine(Regions regions, int rank, int nranks, const Failure& failure, const FlatOptions& options);
   Status run(const FlatCall& call, std::uint64_t seq, Deadline deadline);
 
   Status agree(const Descriptor& desc, std::uint64_t seq, Deadline deadline) {
@@ -37,15 +39,21 @@ class Flat::Engine {
     int divisor;           // of the result
     ReduceManyFn combine;  // null for kinds that do not reduce
     bool streams = false;  // results go past the caches
+    bool agreed = false;   // the first stage is over
   };
 
+  // Runs one stage: fill() writes this rank's line or slot.
+  template <typename Fill>
+  Status stage(Op& op, Fill&& fill) {
+    board_.advance();
+    fill();
+    return board_.meet(op.call.desc, op.seq, !std::exchange(op.agreed, true), op.deadline);
+  }
   // Runs `rounds` stages: fill(i) writes this rank's slot, drain(i) reads those of the peers.
   template <typename Fill, typename Drain>
-  Status stages(const Op& op, std::size_t rounds, Fill&& fill, Drain&& drain) {
+  Status stages(Op& op, std::size_t rounds, Fill&& fill, Drain&& drain) {
     for (std::size_t i = 0; i < rounds; ++i) {
-      board_.advance();
-      fill(i);
-      PYCOMM_TRY(board_.meet(op.call.desc, op.seq, i == 0, op.deadline));
+      PYCOMM_TRY(stage(op, [&] { fill(i); }));
       drain(i);
     }
     if (op.streams) full_fence();  // before anybody is told that the result is there
@@ -57,6 +65,18 @@ class Flat::Engine {
   Status reduce_whole(Op& op);
   Status reduce_parts(Op& op);
   Status reduce_blocks(Op& op);
+
+  // Past the slots, in single_copy.cc.
+  Status offer(Op& op, std::size_t nbytes, bool still, bool& accepted);
+  Status move_by_reading(Op& op);
+  Status allreduce_by_reading(Op& op);
+  Status combine_by_reading(Op& op, std::size_t begin, std::size_t count, std::byte* out);
+  Status read(const Op& op, int src, std::byte* to, std::uint64_t from, std::size_t nbytes);
+  Status unreadable(const Op& op, int src, int error);
+  Status leave_together(Op& op);
+  // Bytes of each rank's part from which on reductions read. What they read they still copy, into a cache, so they gain
+  // less than what only moves.
+  std::size_t reduce_by_reading_from() const noexcept { return 8 * options_.single_copy_from; }
 
   // Payload of `rank` in this stage.
   const std::byte* payload(int rank, bool is_inline) const noexcept {
@@ -76,8 +96,11 @@ class Flat::Engine {
   int rank_;
   int nranks_;
   const Failure& failure_;
+  const FlatOptions options_;
+  flat::PeerMemory memory_;
   flat::Route route_;
   std::vector<const void*> inputs_;
+  std::vector<std::byte> pieces_;  // read of peers, to be combined
 };
 
 }  // namespace pycomm

@@ -50,6 +50,18 @@ Status no_such_reduction(const Descriptor& desc) {
   return {Code::unsupported, "the reduce op is undefined on the type: " + describe(desc)};
 }
 
+// In place, blocks of an alltoall arrive where others are still to be read.
+bool swaps(const FlatCall& call) noexcept {
+  return (call.desc.kind == Kind::alltoall || call.desc.kind == Kind::alltoallv) && call.recv == call.send;
+}
+
+// How far the outgoing transfers reach into send.
+std::size_t sent_bytes(const Route& route) noexcept {
+  std::size_t end = 0;
+  for (const Extent& out : route.outgoing) end = std::max(end, out.at + out.nbytes);
+  return end;
+}
+
 // In place, a block of an alltoallv may arrive where another one still waits to be sent.
 bool overwrites_itself(const FlatCall& call, const Route& route) noexcept {
   if (call.desc.kind != Kind::alltoallv || call.recv != call.send) return false;
@@ -63,8 +75,8 @@ bool overwrites_itself(const FlatCall& call, const Route& route) noexcept {
 
 std::size_t Flat::area_size(int /*nranks*/) noexcept { return sizeof(flat::Area); }
 
-Flat::Flat(Regions regions, int rank, int nranks, const Failure& failure, int spare_cores_hint)
-    : engine_(std::make_unique<Engine>(std::move(regions), rank, nranks, failure, spare_cores_hint)) {}
+Flat::Flat(Regions regions, int rank, int nranks, const Failure& failure, const FlatOptions& options)
+    : engine_(std::make_unique<Engine>(std::move(regions), rank, nranks, failure, options)) {}
 
 Flat::~Flat() = default;
 
@@ -76,11 +88,13 @@ Status Flat::agree(const Descriptor& desc, std::uint64_t seq, Deadline deadline)
   return engine_->agree(desc, seq, deadline);
 }
 
-Flat::Engine::Engine(Regions regions, int rank, int nranks, const Failure& failure, int spare_cores_hint)
-    : board_(std::move(regions), rank, nranks, failure, spare_cores_hint),
+Flat::Engine::Engine(Regions regions, int rank, int nranks, const Failure& failure, const FlatOptions& options)
+    : board_(std::move(regions), rank, nranks, failure, options.spare_cores),
       rank_(rank),
       nranks_(nranks),
       failure_(failure),
+      options_(options),
+      memory_(options.single_copy, nranks),
       inputs_(static_cast<std::size_t>(nranks)) {}
 
 Status Flat::Engine::run(const FlatCall& call, std::uint64_t seq, Deadline deadline) {
@@ -108,6 +122,12 @@ Status Flat::Engine::run(const FlatCall& call, std::uint64_t seq, Deadline deadl
   }
   if (desc.kind == Kind::reduce_scatter || desc.kind == Kind::reduce_scatterv) return reduce_blocks(op);
   const std::size_t nbytes = static_cast<std::size_t>(desc.count) * op.item;
+  if (desc.kind == Kind::allreduce && !op.scales &&
+      nbytes / static_cast<std::size_t>(nranks_) >= reduce_by_reading_from()) {
+    bool accepted = false;
+    PYCOMM_TRY(offer(op, nbytes, call.recv != call.send, accepted));  // in place, slots cost less
+    if (accepted) return allreduce_by_reading(op);
+  }
   return nranks_ > 2 && nbytes >= kPartsFrom ? reduce_parts(op) : reduce_whole(op);
 }
 
@@ -161,6 +181,12 @@ Status Flat::Engine::move(Op& op) {
                                       : std::min(round_up(route.longest, kLine), piece_of(kStageBytes, lanes));
   const std::size_t rounds = std::max<std::size_t>(div_up(route.longest, piece), 1);
   op.streams = route.longest >= kStreamFrom;
+  // A broadcast's slots stay: the root fills them while the others copy out of the cache, and nobody is idle.
+  if (call.desc.kind != Kind::broadcast && route.longest >= options_.single_copy_from) {
+    bool accepted = false;
+    PYCOMM_TRY(offer(op, sent_bytes(route), !swaps(call), accepted));
+    if (accepted) return move_by_reading(op);
+  }
 
   const std::byte* send = call.send;
   std::unique_ptr<std::byte[]> saved;
@@ -297,6 +323,16 @@ Status Flat::Engine::reduce_blocks(Op& op) {
     end += flat::block_count(call, block);
   }
   const std::size_t mine = flat::block_count(call, rank_);
+  if (nranks_ > 2 && !op.scales && longest * op.item >= reduce_by_reading_from()) {
+    // In place, the result may lie where peers still read: only this rank's own block is nobody else's.
+    const bool still = call.recv != call.send || mine_at == 0;
+    bool accepted = false;
+    PYCOMM_TRY(offer(op, end * op.item, still, accepted));
+    if (accepted) {
+      PYCOMM_TRY(combine_by_reading(op, mine_at, mine, call.recv));
+      return leave_together(op);
+    }
+  }
   const bool is_inline = n * longest * op.item <= kInlineBytes;
   const std::size_t line = kLine / op.item;
   const std::size_t piece = is_inline ? std::max<std::size_t>(longest, 1)

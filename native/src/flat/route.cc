@@ -28,7 +28,10 @@ void plan_scatter(const FlatCall& call, int rank, int nranks, Route& route) {
   for (int peer = 0; peer < nranks; ++peer) {
     const std::size_t nbytes = block_count(call, peer) * item;
     if (rank == call.desc.root) route.outgoing[static_cast<std::size_t>(peer)] = {at, nbytes};
-    if (rank == peer) route.incoming[root] = {0, nbytes};
+    if (rank == peer) {
+      route.incoming[root] = {0, nbytes};
+      route.source[root] = at;
+    }
     route.longest = std::max(route.longest, nbytes);
     at += nbytes;
   }
@@ -60,13 +63,18 @@ void plan_alltoall(const FlatCall& call, int rank, int nranks, Route& route) {
     route.incoming[peer] = {in, nbytes(peer, me)};
     out += route.outgoing[peer].nbytes;
     in += route.incoming[peer].nbytes;
+    route.source[peer] = me * nbytes(peer, me);
   }
   if (call.counts == nullptr) {
     route.longest = nbytes(0, 0);
     return;
   }
   for (std::size_t src = 0; src < n; ++src) {
-    for (std::size_t dst = 0; dst < n; ++dst) route.longest = std::max(route.longest, nbytes(src, dst));
+    route.source[src] = 0;
+    for (std::size_t dst = 0; dst < n; ++dst) {
+      if (dst < me) route.source[src] += nbytes(src, dst);
+      route.longest = std::max(route.longest, nbytes(src, dst));
+    }
   }
 }
 
@@ -77,6 +85,7 @@ void plan_route(const FlatCall& call, int rank, int nranks, Route& route) {
   route.longest = 0;
   route.outgoing.assign(static_cast<std::size_t>(nranks), {});
   route.incoming.assign(static_cast<std::size_t>(nranks), {});
+  route.source.assign(static_cast<std::size_t>(nranks), 0);
   switch (call.desc.kind) {
     case Kind::allgather:
     case Kind::allgatherv:

@@ -16,10 +16,11 @@ struct Extent {
 
 // One rank's part. Memory is kept from call to call, so that planning a call allocates only the first time.
 struct Route {
-  bool same_to_all = false;      // every receiver gets the same bytes: outgoing[rank] alone describes them
-  std::size_t longest = 0;       // of all transfers between any two ranks; the same on every rank
-  std::vector<Extent> outgoing;  // to each rank, in send
-  std::vector<Extent> incoming;  // from each rank, in recv
+  bool same_to_all = false;         // every receiver gets the same bytes: outgoing[rank] alone describes them
+  std::size_t longest = 0;          // of all transfers between any two ranks; the same on every rank
+  std::vector<Extent> outgoing;     // to each rank, in send
+  std::vector<Extent> incoming;     // from each rank, in recv
+  std::vector<std::size_t> source;  // where in its send that begins
 };
 
 // Fills `route` for a kind that does not reduce, other than barrier.

@@ -114,7 +114,8 @@ Status Group::set_up() {
   messages_ = std::make_unique<PointToPoint>(env());
   lane_ = std::make_unique<Lane>(bell());
   if (config_.use_flat && regions_.shared_by_all())
-    flat_ = std::make_unique<Flat>(regions_, config_.rank, n, failure_, spare_cores);
+    flat_ = std::make_unique<Flat>(regions_, config_.rank, n, failure_,
+                                   FlatOptions{.spare_cores = spare_cores, .single_copy = config_.single_copy});
   flat_ready_ = flat_ != nullptr;
   for (const Transport* t : by_peer_) transport_names_.emplace_back(t == nullptr ? "self" : t->name());
   registered_ = true;  // before the network thread can see this group

@@ -38,6 +38,7 @@ struct GroupConfig {
   int rank = 0;              // of this process in the group
   double timeout_s = 300;    // of every wait that names none
   bool use_flat = true;
+  bool single_copy = true;  // flat.h
 };
 
 // A send or receive under way.
