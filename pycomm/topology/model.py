@@ -248,7 +248,9 @@ class Topology:
         for kind in NodeKind:
             count = sum(node.kind is kind for node in self.nodes)
             if count:
-                yield f"{count} {kind.value}" + ("s" if count != 1 and kind is not NodeKind.SWITCH else "")
+                plural = {NodeKind.NIC: "NICs", NodeKind.SWITCH: "switches"}.get(kind, f"{kind.value}s")
+                single = "NIC" if kind is NodeKind.NIC else kind.value
+                yield f"{count} {single if count == 1 else plural}"
         rates: dict[tuple[str, int], int] = {}
         for link in self.links:
             rates[link.kind, link.bytes_per_s] = rates.get((link.kind, link.bytes_per_s), 0) + 1
