@@ -192,7 +192,7 @@ def _places(picture: _Picture) -> list[tuple[float, float]]:
         neighbours[src].add(dst)
         neighbours[dst].add(src)
     widest = max(map(len, rows.values()))
-    x = {}
+    x: dict[int, float] = {}
     for tier in sorted(rows):
         row = rows[tier]
         if tier:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-import pytest
-
 from pycomm.export.network_picture import network_picture
 from pycomm.topology import Link, Node, NodeKind, Topology
-
-pytest.importorskip("matplotlib")
 
 
 def pod(hosts: int) -> Topology:
