@@ -122,8 +122,8 @@ class Topology:
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.nodes):
-            seen: set[str] = set()
-            twice = next(node.name for node in self.nodes if node.name in seen or seen.add(node.name))
+            # the index holds the last vertex of each name: the first that it does not hold is there twice
+            twice = next(node.name for i, node in enumerate(self.nodes) if self.index[node.name] != i)
             raise TopologyError(f"{self.name}: two vertices are named {twice!r}; names must be unique")
         count = len(self.nodes)
         for number, link in enumerate(self.links):
@@ -136,8 +136,9 @@ class Topology:
                 raise TopologyError(f"{self.name}: a link leads from {self.nodes[link.src].name!r} to itself")
             if not 0 < link.bytes_per_s <= MAX_BYTES_PER_S:
                 raise TopologyError(
-                    f"{self.name}: the link {self.link_name(number)} has a bandwidth of {link.bytes_per_s} B/s; "
-                    "it must be at least 1 B/s and at most 10^18; leave out a link that is down"
+                    f"{self.name}: the link {self.link_name(number)} has a bandwidth of "
+                    f"{link.bytes_per_s} B/s; it must be at least 1 B/s and at most 10^18; "
+                    "leave out a link that is down"
                 )
             if not 0 <= link.latency_s < float("inf"):
                 raise TopologyError(
@@ -170,7 +171,7 @@ class Topology:
         return table
 
     def link_name(self, number: int) -> str:
-        """``"a -> b"``, for messages."""
+        """Name a link ``"a -> b"``, for messages."""
         link = self.links[number]
         return f"{self.nodes[link.src].name} -> {self.nodes[link.dst].name}"
 

@@ -90,7 +90,7 @@ class Forest:
         return max((tree.height() for tree in self.trees), default=0)
 
     def loads(self) -> npt.NDArray[np.int64]:
-        """Units of data that cross each arc, shape ``(narcs,)``; a switch that replicates hears a tree once."""
+        """Units of data on each arc, shape ``(narcs,)``; a switch that replicates hears a tree once."""
         loads = np.zeros(len(self.network.capacity), np.int64)
         for tree in self.trees:
             for arc in self._arcs(tree):

@@ -68,7 +68,7 @@ class Network:
         return {pair: i for i, pair in enumerate(zip(self.src.tolist(), self.dst.tolist(), strict=True))}
 
     def reversed(self) -> Network:
-        """The same network with every arc turned round; switches that combine now replicate."""
+        """Turn every arc round; switches that combine now replicate."""
         order = np.lexsort((self.src, self.dst))
         return Network(
             self.nranks,
