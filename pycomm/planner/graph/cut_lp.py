@@ -1,0 +1,489 @@
+"""The linear programme of shared links: how much data, from which roots, over which share of each arc.
+
+Data of weight ``x[r]`` start at each rank ``r`` and every rank has to get all of them, over a share ``f`` of each
+arc's capacity. Trees that do it exist if and only if each set of vertices that lacks a rank lets out what its own
+ranks hold (Edmonds), and no switch takes in more of ``f`` than it lets out or less. So, for one or two such *halves*
+(a broadcast along the arcs, a reduction against them) that share the arcs:
+
+    maximise sum(x)   subject to   out_f(S) >= x(S)         for every half and every S that lacks a rank
+                                   in_f(w) == out_f(w)      for every half and every vertex w that is no rank
+                                   sum of f over halves <= capacity
+
+There are too many sets to write down, so they are added on demand: max-flows find those that the present solution
+breaks. Alike ranks and arcs share one unknown (:mod:`~pycomm.planner.graph.symmetry`).
+
+HiGHS solves it in floating point. The vertex that it finds is then solved exactly, and so is its dual: weights on
+cuts that cover each rank at least once, whose total capacity bounds every solution. Both are checked in whole
+numbers, whatever the solver said; when they meet, the value is exact. When they do not (a numerically hard
+programme), the two are a proved interval.
+
+References
+----------
+* J. Edmonds: Edge-disjoint branchings. In: Combinatorial Algorithms, 1973.
+* J. Bang-Jensen, A. Frank, B. Jackson: Preserving and increasing local edge-connectivity in mixed graphs. SIAM
+  Journal on Discrete Mathematics 8, 1995 (switches whose in and out agree can be split off).
+* W. Cook, T. Koch, D. E. Steffy, K. Wolter: A hybrid branch-and-bound approach for exact rational mixed-integer
+  programming. Mathematical Programming Computation 5, 2013 (exact values from a floating-point basis).
+* Q. Huangfu, J. A. J. Hall: Parallelizing the dual revised simplex method. Mathematical Programming Computation
+  10, 2018 (HiGHS).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pycomm.errors import InternalError
+from pycomm.planner.graph.network import Network
+from pycomm.planner.graph.rational import solve_exactly
+from pycomm.planner.graph.symmetry import Orbits
+
+__all__ = ["Certificate", "Half", "Programme", "Solution", "WeightedCut", "both_halves", "solve"]
+
+_MAX_ROUNDS = 400
+_TIGHT = (1e-9, 1e-7, 1e-11)
+"""Slack, relative to the greatest capacity, below which a constraint counts as tight; tried in turn."""
+_GRID = 1 << 40
+"""Whole units that a floating-point solution is rounded to, for max-flows."""
+
+_Ints = npt.NDArray[np.int64]
+_Floats = npt.NDArray[np.float64]
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """One direction in which data spread from the roots.
+
+    Parameters
+    ----------
+    network
+        Turned so that data run from the roots along the arcs.
+    base
+        int64: which arc of the programme's own network each arc is.
+    """
+
+    network: Network
+    base: _Ints
+
+
+def both_halves(network: Network) -> tuple[Half, Half]:
+    """Broadcast along the arcs, and reduction against them."""
+    straight = Half(network, np.arange(len(network.src)))
+    return straight, Half(network.reversed(), np.lexsort((network.src, network.dst)))
+
+
+class WeightedCut(NamedTuple):
+    """Vertices of one side of a cut, and how much it counts in a proof.
+
+    Parameters
+    ----------
+    half
+        Index of the half whose arcs it counts.
+    vertices
+        Boolean array: the side that the data leave.
+    weight
+        At least 0.
+    """
+
+    half: int
+    vertices: _Mask
+    weight: Fraction
+
+
+@dataclass(frozen=True, eq=False)
+class Programme:
+    """What is asked.
+
+    Parameters
+    ----------
+    network
+        Its capacities are what the halves share.
+    halves
+        One or two.
+    columns
+        int64 array of shape ``(k, nranks)``: root weights that may be mixed freely. All unit vectors: free roots.
+    orbits
+        Parts that are alike, under renamings that keep the space of the columns.
+    """
+
+    network: Network
+    halves: tuple[Half, ...]
+    columns: _Ints
+    orbits: Orbits
+
+    def merged_columns(self) -> _Ints:
+        """Add up the columns that alike ranks share, so that each mix of the sums treats alike ranks alike."""
+        table = np.zeros_like(self.columns)
+        count = self.orbits.nvertex
+        label = self.orbits.vertex[: self.network.nranks]
+        groups: dict[bytes, int] = {}
+        for column in self.columns:
+            sums = np.bincount(label, column, count).astype(np.int64)
+            support = bytes(sums > 0)
+            row = groups.setdefault(support, len(groups))
+            table[row] += column
+        return table[: len(groups)]
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Why no more is possible: cuts, each with a weight, and a potential for each class of switches.
+
+    Take any feasible solution. Each cut lets out at least what its ranks hold; the weights cover the data of every
+    root at least once, so the weighted capacity of all cuts is at least all the data. An arc counts in one half as
+    often as it leaves cuts, plus the difference of the potentials of its ends, whose total is nothing because
+    switches are balanced; of the two halves the dearer counts, since they share the arc. Cuts stand for the average
+    of all their images under the renamings in ``programme.orbits``.
+    """
+
+    programme: Programme
+    cuts: tuple[WeightedCut, ...]
+    potentials: tuple[tuple[Fraction, ...], ...]
+
+    def value(self) -> Fraction | None:
+        """Units of data at most, computed exactly from the weights alone; ``None`` when they cover too little."""
+        programme = self.programme
+        columns = programme.merged_columns()
+        cover = [Fraction(0)] * len(columns)
+        price = [[Fraction(0)] * programme.orbits.narc for _ in programme.halves]
+        for h, potential in enumerate(self.potentials):
+            for k, a, times in _balance(programme, h):
+                price[h][a] -= potential[k] * times
+        for cut in self.cuts:
+            if cut.weight < 0 or cut.vertices[: programme.network.nranks].all():
+                return None
+            held = columns @ cut.vertices[: programme.network.nranks]
+            for j, weight in enumerate(held.tolist()):
+                cover[j] += cut.weight * weight
+            for a, times in _leaving(programme, cut.half, cut.vertices):
+                price[cut.half][a] += cut.weight * times
+        least = min(c / Fraction(int(column.sum())) for c, column in zip(cover, columns, strict=True))
+        if least <= 0:
+            return None
+        capacity = _orbit_capacity(programme).tolist()
+        total = sum((max(0, *each) * cap for *each, cap in zip(*price, capacity, strict=True)), Fraction(0))
+        return total / least
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Shares of the arcs and weights of the roots, with what is proved of them.
+
+    Parameters
+    ----------
+    shares
+        For each half, the share of each arc of the programme's own network, in units of capacity.
+    roots
+        Data that start at each rank, in units of capacity; their sum is ``lower``.
+    lower, upper
+        Proved: the solution attains ``lower``, and nothing attains more than ``upper``. Equal unless the programme
+        was numerically too hard.
+    certificate
+        Proof of ``upper``.
+    rounds
+        How often cuts were added.
+    """
+
+    shares: tuple[tuple[Fraction, ...], ...]
+    roots: tuple[Fraction, ...]
+    lower: Fraction
+    upper: Fraction
+    certificate: Certificate
+    rounds: int
+
+
+def _orbit_capacity(programme: Programme) -> _Ints:
+    capacity = np.zeros(programme.orbits.narc, np.int64)
+    capacity[programme.orbits.arc] = programme.network.capacity
+    return capacity
+
+
+def _leaving(programme: Programme, half: int, vertices: _Mask) -> Iterator[tuple[int, int]]:
+    """Yield how many arcs of each class leave a set."""
+    side = programme.halves[half]
+    out = vertices[side.network.src] & ~vertices[side.network.dst]
+    classes, counts = np.unique(programme.orbits.arc[side.base[out]], return_counts=True)
+    yield from zip(classes.tolist(), counts.tolist(), strict=True)
+
+
+def _balance(programme: Programme, half: int) -> list[tuple[int, int, int]]:
+    """List (class of switches, class of arcs, arcs that arrive minus arcs that leave)."""
+    side, orbits = programme.halves[half], programme.orbits
+    table: dict[tuple[int, int], int] = {}
+    for ends, sign in ((side.network.dst, 1), (side.network.src, -1)):
+        passing = ends >= programme.network.nranks
+        keys = orbits.vertex[ends[passing]] * max(orbits.narc, 1) + orbits.arc[side.base[passing]]
+        for key, count in zip(*(u.tolist() for u in np.unique(keys, return_counts=True)), strict=True):
+            pair = divmod(key, max(orbits.narc, 1))
+            table[pair] = table.get(pair, 0) + sign * count
+    return [(k, a, times) for (k, a), times in sorted(table.items()) if times]
+
+
+@dataclass(eq=False)
+class _Master:
+    """The programme with the cuts known so far. Unknowns: columns first, then the arcs of each half."""
+
+    programme: Programme
+    columns: _Ints
+    cuts: list[tuple[int, _Mask]] = field(default_factory=list)
+    rows: list[dict[int, int]] = field(default_factory=list)
+    seen: set[tuple[int, bytes]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        programme = self.programme
+        self.capacity = _orbit_capacity(programme)
+        self.narc, self.nhalf = programme.orbits.narc, len(programme.halves)
+        self.ncolumn = len(self.columns)
+        self.nunknown = self.ncolumn + self.nhalf * self.narc
+        self.gain = self.columns.sum(axis=1)
+        balance: dict[tuple[int, int], dict[int, int]] = {}
+        for h in range(self.nhalf):
+            for k, a, times in _balance(programme, h):
+                balance.setdefault((h, k), {})[self.unknown(h, a)] = times
+        self.balance = balance
+        nranks, everything = programme.network.nranks, np.ones(programme.network.nvertices, np.bool_)
+        for v in programme.orbits.representatives(nranks).tolist():
+            for h in range(self.nhalf):
+                cut = everything.copy()
+                cut[v] = False
+                self.add(h, cut)
+
+    def unknown(self, half: int, arc: int) -> int:
+        """Number of the unknown of a class of arcs."""
+        return self.ncolumn + half * self.narc + arc
+
+    def add(self, half: int, vertices: _Mask) -> bool:
+        """Take in a cut; false when it is known."""
+        row = {self.unknown(half, a): times for a, times in _leaving(self.programme, half, vertices)}
+        held = self.columns @ vertices[: self.programme.network.nranks]
+        row.update({j: -weight for j, weight in enumerate(held.tolist()) if weight})
+        key = (half, repr(sorted(row.items())).encode())
+        if key in self.seen:
+            return False
+        self.seen.add(key)
+        self.cuts.append((half, vertices.copy()))
+        self.rows.append(row)
+        return True
+
+    def solve(self) -> _Vertex:
+        """Let HiGHS find an optimal vertex, capacities scaled to at most 1."""
+        from scipy.optimize import linprog
+        from scipy.sparse import csr_array
+
+        def matrix(rows: Sequence[dict[int, int]]) -> Any:
+            indptr = np.cumsum([0, *(len(row) for row in rows)])
+            indices = np.array([j for row in rows for j in row], np.int64)
+            data = np.array([a for row in rows for a in row.values()], np.float64)
+            return csr_array((data, indices, indptr), shape=(len(rows), self.nunknown))
+
+        scale = float(self.capacity.max(initial=1))
+        share = [{self.unknown(h, a): 1 for h in range(self.nhalf)} for a in range(self.narc)]
+        above = matrix([*({j: -a for j, a in row.items()} for row in self.rows), *share])
+        right = np.concatenate([np.zeros(len(self.rows)), self.capacity / scale])
+        cost = np.zeros(self.nunknown)
+        cost[: self.ncolumn] = -self.gain / max(1, self.gain.max())
+        equal = list(self.balance.values())
+        found = linprog(
+            cost,
+            A_ub=above,
+            b_ub=right,
+            A_eq=matrix(equal) if equal else None,
+            b_eq=np.zeros(len(equal)) if equal else None,
+            method="highs-ds",
+            options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+        )
+        if found.x is None:
+            raise InternalError(f"the linear programme of shared links was not solved: {found.message}")
+        multipliers = -found.ineqlin.marginals
+        return _Vertex(
+            found.x,
+            right - above @ found.x,
+            multipliers,
+            -found.eqlin.marginals if equal else np.zeros(0),
+            found.lower.marginals,
+            scale,
+        )
+
+    def primal(self, vertex: _Vertex, tight: float) -> list[Fraction] | None:
+        """Solve what is tight at a vertex exactly; ``None`` when that is no feasible solution."""
+        live = np.flatnonzero(vertex.values > tight)
+        number = {int(j): k for k, j in enumerate(live)}
+        rows: list[dict[int, int]] = []
+        right: list[int] = []
+        for i in np.flatnonzero(vertex.slack <= tight).tolist():
+            if i < len(self.rows):
+                rows.append(_restrict(self.rows[i], number))
+                right.append(0)
+            else:
+                a = i - len(self.rows)
+                rows.append(_restrict({self.unknown(h, a): 1 for h in range(self.nhalf)}, number))
+                right.append(int(self.capacity[a]))
+        for row in self.balance.values():
+            rows.append(_restrict(row, number))
+            right.append(0)
+        solved = solve_exactly(rows, right, len(live))
+        if solved is None or any(value < 0 for value in solved):
+            return None
+        values = [Fraction(0)] * self.nunknown
+        for j, k in number.items():
+            values[j] = solved[k]
+        for a in range(self.narc):
+            if sum(values[self.unknown(h, a)] for h in range(self.nhalf)) > int(self.capacity[a]):
+                return None
+        return values
+
+    def dual(self, vertex: _Vertex, tight: float) -> Certificate | None:
+        """Solve the multipliers exactly: cuts, then switches, then capacities."""
+        kept = np.flatnonzero(vertex.multipliers > tight)
+        number = {int(i): k for k, i in enumerate(kept)}
+        offset = len(number)
+        equations: dict[int, dict[int, int]] = {
+            int(j): {} for j in np.flatnonzero(np.abs(vertex.reduced_costs) <= tight)
+        }
+        for i, k in number.items():
+            if i < len(self.rows):
+                entries = {j: -a for j, a in self.rows[i].items()}
+            else:
+                entries = {self.unknown(h, i - len(self.rows)): 1 for h in range(self.nhalf)}
+            for j, a in entries.items():
+                if j in equations:
+                    equations[j][k] = a
+        for k, row in enumerate(self.balance.values()):
+            for j, a in row.items():
+                if j in equations:
+                    equations[j][offset + k] = a
+        top = int(max(1, self.gain.max()))
+        right = [Fraction(int(self.gain[j]), top) if j < self.ncolumn else Fraction(0) for j in equations]
+        solved = solve_exactly(list(equations.values()), right, offset + len(self.balance))
+        if solved is None:
+            return None
+        weights = {i: solved[k] for i, k in number.items() if i < len(self.rows)}
+        return self.certificate(weights, solved[offset:])
+
+    def rounded_dual(self, vertex: _Vertex) -> Certificate:
+        """Round the multipliers to fractions as they are: any weights prove something."""
+        weights = {
+            i: Fraction(round(max(0.0, m) * _GRID), _GRID)
+            for i, m in enumerate(vertex.multipliers[: len(self.rows)].tolist())
+        }
+        return self.certificate(
+            weights, [Fraction(round(p * _GRID), _GRID) for p in vertex.potentials.tolist()]
+        )
+
+    def certificate(self, weights: dict[int, Fraction], potentials: Sequence[Fraction]) -> Certificate:
+        """Put multipliers into the form of a proof."""
+        table = [[Fraction(0)] * self.programme.orbits.nvertex for _ in self.programme.halves]
+        for (h, k), value in zip(self.balance, potentials, strict=True):
+            table[h][k] = value
+        cuts = tuple(WeightedCut(*self.cuts[i], weight) for i, weight in weights.items() if weight)
+        return Certificate(self.programme, cuts, tuple(tuple(row) for row in table))
+
+
+class _Vertex(NamedTuple):
+    """What the solver says: values and slacks are in units of ``scale``."""
+
+    values: _Floats
+    slack: _Floats
+    multipliers: _Floats
+    potentials: _Floats
+    reduced_costs: _Floats
+    scale: float
+
+
+def _restrict(row: dict[int, int], number: dict[int, int]) -> dict[int, int]:
+    return {number[j]: a for j, a in row.items() if j in number}
+
+
+def solve(programme: Programme) -> Solution:
+    """Solve a programme, adding cuts until none is broken; then prove the value.
+
+    Raises
+    ------
+    InternalError
+        HiGHS gives up, or rounds do not end.
+    """
+    master = _Master(programme, programme.merged_columns())
+    for rounds in range(1, _MAX_ROUNDS + 1):
+        vertex = master.solve()
+        values = vertex.values * (_GRID / max(1.0, float(vertex.values[: master.ncolumn] @ master.gain)))
+        if _add_broken(master, [round(max(0.0, v)) for v in values.tolist()], 1e-9):
+            continue
+        proved = _prove(master, vertex)
+        if proved is None:
+            continue
+        exact, certificate, upper = proved
+        shares, roots = _spread(programme, master.columns, exact)
+        return Solution(shares, roots, sum(roots, Fraction(0)), upper, certificate, rounds)
+    raise InternalError(f"the linear programme of shared links did not settle in {_MAX_ROUNDS} rounds")
+
+
+def _prove(master: _Master, vertex: _Vertex) -> tuple[list[Fraction], Certificate, Fraction] | None:
+    """Make a vertex and its dual exact; ``None`` when that showed cuts that were broken after all."""
+    exact: list[Fraction] | None = None
+    for tight in _TIGHT:
+        exact = master.primal(vertex, tight)
+        if exact is not None:
+            scale = math.lcm(*(value.denominator for value in exact))
+            if _add_broken(master, [int(value * scale) for value in exact], 0.0):
+                return None
+            break
+    best: tuple[Fraction, Certificate] | None = None
+    certificates = [*(master.dual(vertex, tight) for tight in _TIGHT), master.rounded_dual(vertex)]
+    for certificate in certificates:
+        upper = certificate.value() if certificate is not None else None
+        if certificate is not None and upper is not None and (best is None or upper < best[0]):
+            best = upper, certificate
+    if exact is None or best is None:
+        raise InternalError("todo")
+    return exact, best[1], best[0]
+
+
+def _add_broken(master: _Master, values: list[int], tolerance: float) -> bool:
+    """Take in the cuts that a solution in whole numbers breaks by more than a share of all data."""
+    programme = master.programme
+    weights = np.array(values[: master.ncolumn], object) @ master.columns.astype(object)
+    grown = False
+    for h, half in enumerate(programme.halves):
+        arcs = np.array(values[master.unknown(h, 0) : master.unknown(h, 0) + master.narc], object)
+        capacity = arcs[programme.orbits.arc[half.base]]
+        for vertices in broken_cuts(half.network, capacity, weights, programme.orbits):
+            out = vertices[half.network.src] & ~vertices[half.network.dst]
+            missing = weights[vertices[: half.network.nranks]].sum() - capacity[out].sum()
+            if missing > tolerance * int(weights.sum()):
+                grown |= master.add(h, vertices)
+    return grown
+
+
+def broken_cuts(
+    network: Network, capacity: npt.NDArray[Any], weights: npt.NDArray[Any], orbits: Orbits
+) -> list[_Mask]:
+    """Sets that lack a rank and let out less than their ranks hold."""
+    from pycomm.planner.graph.bounds import separate
+
+    masks = []
+    for cut in separate(network, capacity.astype(np.int64), weights.astype(np.int64)):
+        mask = np.zeros(network.nvertices, np.bool_)
+        mask[list(cut.vertices)] = True
+        masks.append(mask)
+    return masks
+
+
+def _spread(
+    programme: Programme, columns: _Ints, values: list[Fraction]
+) -> tuple[tuple[tuple[Fraction, ...], ...], tuple[Fraction, ...]]:
+    """Give every arc and rank the value of its class."""
+    ncolumn, narc = len(columns), programme.orbits.narc
+    label = programme.orbits.arc.tolist()
+    shares = tuple(tuple(values[ncolumn + h * narc + a] for a in label) for h in range(len(programme.halves)))
+    roots = tuple(
+        sum((values[j] * weight for j, weight in enumerate(column) if weight), Fraction(0))
+        for column in columns.T.tolist()
+    )
+    return shares, roots
