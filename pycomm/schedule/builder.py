@@ -149,6 +149,32 @@ class ScheduleBuilder:
         self._slots.append((np.full(named.size, rank, np.int64), named))
         return first
 
+    def scratch_spans(self, rank: Array, chunk: Array, count: Array) -> Array:
+        """Reserve many runs of scratch slots at once, also several for one rank.
+
+        Parameters
+        ----------
+        rank
+            Whose run each is.
+        chunk, count
+            The global chunks that the slots of a run have the size of: ``count`` of them from ``chunk``.
+
+        Returns
+        -------
+        array
+            The first slot of each run.
+        """
+        order = np.argsort(rank, kind="stable")
+        owner, length = rank[order], count[order]
+        before = np.cumsum(length) - length  # slots of all runs before, of whatever rank
+        used = np.bincount(owner, length, self._next_slot.size).astype(np.int64)
+        start = np.empty_like(rank)
+        start[order] = before - (np.cumsum(used) - used)[owner] + self._next_slot[owner]
+        self._next_slot += used
+        within = np.arange(length.sum()) - np.repeat(before, length)
+        self._slots.append((np.repeat(owner, length), np.repeat(chunk[order], length) + within))
+        return start
+
     def copy(self, rank: Ints, src: Place, dst: Place, *, when: Ints = 0) -> None:
         """``dst := src``."""
         self.rows(rank, OpKind.COPY, -1, -1, src, dst, when)
