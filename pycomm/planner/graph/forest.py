@@ -8,7 +8,7 @@ capacity, and no other property of it matters to throughput.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -68,11 +68,12 @@ class Forest:
         What the paths run on. For a forest that reduces, it is the network reversed: data then flow against
         the edges, from the leaves to the roots.
     trees
-        The trees, in a fixed order: equal requests give equal forests.
+        The trees, in a fixed order: equal requests give equal forests. A tuple, or a sequence that makes each
+        tree when it is asked for.
     """
 
     network: Network
-    trees: tuple[Tree, ...]
+    trees: Sequence[Tree]
 
     def weight(self) -> int:
         """Units of data of all trees together."""
