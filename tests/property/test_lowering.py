@@ -104,7 +104,7 @@ def cases(n: int) -> list[tuple[PlanRequest, Schedule]]:
     found = []
     for kind in COLLECTIVES:
         for in_place in (False, True):
-            for seed, pieces in ((1, 0), (2, 1), (3, 3)):
+            for seed, pieces in ((1, 0), (2, 3)):
                 request, forests = random_plan(kind, n, seed, in_place, pieces)
                 found.append((request, lower(request, *forests)))
     return found
@@ -115,7 +115,7 @@ def execute(comm: Communicator, n: int) -> list[str]:
     wrong = []
     dtype, rank = DType.INT32, comm.rank
     for request, schedule in cases(n):
-        for count in (0, 1, n + 1, 1009, 100_003):
+        for count in (0, n + 1, 1009, 50_021):
             kind, root = request.kind, request.root
             given_all = inputs(kind, dtype, ReduceOp.SUM, n, root, count)
             mine, want = given_all[rank], expected(kind, dtype, ReduceOp.SUM, given_all, root)[rank]
@@ -143,12 +143,12 @@ def execute(comm: Communicator, n: int) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("n", [2, 4])
 def test_threads_get_exact_results(n: int) -> None:
     assert run_threads(n, lambda comm: execute(comm, n), "reference", 120) == [[]] * n
 
 
 @pytest.mark.multiproc
-@pytest.mark.parametrize("n", [2, 4, 7])
+@pytest.mark.parametrize("n", [2, 5])
 def test_processes_of_the_native_engine_get_exact_results(n: int) -> None:
     assert run_processes(n, execute, "native", args=(n,), timeout_s=100) == [[]] * n

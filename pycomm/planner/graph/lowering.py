@@ -10,28 +10,28 @@
       '----- slab 0 -----'----- slab 1 -----'
 
 The data of each root are cut into *slabs*, a slab into chunks, one per unit of weight, so that a tree of
-weight m carries spans of m chunks: one message per edge and slab, exactly its share. A slab that goes down its
-tree by one edge per step is followed by the next slab one step behind: the height of the trees is paid once and
-not once per slab. What is reduced goes up the tree with the steps in opposite order, the deepest ranks first.
+weight m carries spans of m chunks: one message per edge and slab, exactly its share. A slab that goes down
+its tree by one edge per step is followed by the next slab one step behind: the height of the trees is paid
+once and not once per slab. What is reduced goes up the tree with the steps in opposite order, the deepest
+ranks first. An allreduce has a forest for each way. Both cut the same slabs, each into spans of its own, and
+a span goes down as soon as all that it overlaps has come up.
 
-An allreduce has a forest for each way. Both cut the same slabs, each into spans of its own, and a span goes down
-as soon as all that it overlaps has come up.
-
-Within a step each rank sends first and then receives what was sent to it in this step. It has sent only what it
-received in the steps before. So the programs end if a lane holds the messages of one step, which is the
+Within a step each rank sends first and then receives what was sent to it in this step. It has sent only what
+it received in the steps before. So the programs end if a lane holds the messages of one step, which is the
 capacity that the schedule declares.
 
-With W units of weight and P slabs, all roots together have W*P chunks; allgather and reduce_scatter have blocks of
-W*P/n. A rank but the root sends and receives weight*P chunks per tree edge; the longest chain of messages has about
-height + P - 1 of them in each direction. Valid for all forests whose roots have equal weights (allgather,
-reduce_scatter), all weight at the root of the call (broadcast, reduce), or equal weights in both forests (allreduce).
+With W units of weight and P slabs, all roots together have W*P chunks, a block of allgather or reduce_scatter
+W*P/n. For each tree of weight m, each rank but the root receives m*P chunks (in a reduction: sends them), and
+the longest chain of messages has about height + P - 1. Lowered can be forests whose roots have equal weights
+(allgather, reduce_scatter), all weight at the root of the call (broadcast, reduce), or equal weights in both
+forests (allreduce).
 
-A switch that replicates or combines is not used by a schedule: its messages lead from rank to rank.
+A switch that replicates or combines is not made use of: messages lead from rank to rank.
 
 References
 ----------
-L. Zhao et al., "ForestColl: throughput-optimal collective communications on heterogeneous network fabrics", NSDI
-2026, for trees with weights as the form of a schedule. The slabs and the steps are ours.
+L. Zhao et al., "ForestColl: throughput-optimal collective communications on heterogeneous network fabrics",
+NSDI 2026, for trees with weights as the form of a schedule. The slabs and the steps are ours.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ MOST_CHANNELS = 16
 class _Shape(NamedTuple):
     """The trees of a forest as columns, one row per tree or, below ``first``, per edge.
 
-    Edges of tree t are rows ``first[t] .. first[t + 1]``. ``above`` is the edge that reaches the parent, -1 where
-    that is the root; ``inner`` whether the child has children; ``eldest`` whether the child is the first of its
-    parent.
+    Edges of tree t are rows ``first[t] .. first[t + 1]``. ``above`` is the edge that reaches the parent, -1
+    where that is the root; ``inner`` whether the child has children; ``eldest`` whether it is the first child
+    of its parent.
     """
 
     root: Array
@@ -97,11 +97,11 @@ class _Shape(NamedTuple):
 
 
 class _Strands(NamedTuple):
-    """Spans that travel as one message each: tree, first chunk, chunks, and the step before the first message."""
+    """Spans that travel as one message each: tree, first chunk, number, the step before the first message."""
 
     tree: Array
     chunk: Array
-    count: Array
+    length: Array
     start: Array
 
 
@@ -140,10 +140,10 @@ def lower(request: PlanRequest, *forests: Forest, name: str = "tree_packing", ch
     Parameters
     ----------
     request
-        The collective, one of ``COLLECTIVES`` or ragged. ``pieces`` is the number of slabs; 0 chooses it such that
-        height costs little.
+        The collective, one of ``COLLECTIVES`` or ragged. ``pieces`` is the number of slabs; 0 chooses it such
+        that height costs little.
     forests
-        allgather, broadcast: a forest on the network. reduce_scatter, reduce: a forest on the network reversed.
+        allgather, broadcast: one on the network. reduce_scatter, reduce: one on the network reversed.
         allreduce: first the one on the network reversed, then the other; their roots have equal weights.
     name
         Name of the schedule.
@@ -185,15 +185,15 @@ def lower(request: PlanRequest, *forests: Forest, name: str = "tree_packing", ch
 def cost(request: PlanRequest, *forests: Forest) -> PlanCost:
     """Count what :func:`lower` would make, without making it; parameters and errors are the same.
 
-    ``fill`` is how far the sum over all steps of what the busiest rank moves in them exceeds what the busiest rank
-    moves in all.
+    ``fill`` is how far the sum over all steps of what the busiest rank moves in them exceeds what the busiest
+    rank moves in all.
     """
     n = request.nranks
     if n == 1:
         return PlanCost(0, 0, 0, 0, 0)
     plan = _plan(request, forests)
     halves = [half for half in (plan.up, plan.down) if half is not None]
-    count = np.concatenate([h.strands.count[h.messages.strand] for h in halves])
+    count = np.concatenate([h.strands.length[h.messages.strand] for h in halves])
     src = np.concatenate([h.messages.src for h in halves])
     dst = np.concatenate([h.messages.dst for h in halves])
     step = np.concatenate([h.messages.step for h in halves])
@@ -201,7 +201,7 @@ def cost(request: PlanRequest, *forests: Forest) -> PlanCost:
     reduced = 0
     if plan.up is not None:
         up = plan.up
-        reduced = int(np.bincount(up.messages.dst, up.strands.count[up.messages.strand], n).max())
+        reduced = int(np.bincount(up.messages.dst, up.strands.length[up.messages.strand], n).max())
     busiest = int(max(sent.max(), received.max()))
     far = -1
     if request.hosts:
@@ -235,7 +235,7 @@ def _plan(request: PlanRequest, forests: tuple[Forest, ...]) -> _Plan:
         strands = _strands(shape, blocks, slabs, cuts)
         up = _Half(shape, strands, _messages(shape, strands, up=True))
         order = np.argsort(strands.chunk)
-        ready = np.repeat((strands.start + shape.height[strands.tree])[order], strands.count[order])
+        ready = np.repeat((strands.start + shape.height[strands.tree])[order], strands.length[order])
     if up is None or kind is CollectiveKind.ALLREDUCE:
         shape = shapes[-1]
         strands = _strands(shape, blocks, slabs, cuts)
@@ -288,8 +288,7 @@ def _shape(forest: Forest, divisor: int) -> _Shape:
     above: list[int] = []
     for tree in trees:
         level, reached_by = [0] * n, [-1] * n
-        number = len(parent)
-        for number, (a, b, _) in enumerate(tree.edges, number):
+        for number, (a, b, _) in enumerate(tree.edges, len(parent)):
             level[b] = level[a] + 1
             depth.append(level[b])
             above.append(reached_by[a])
@@ -329,8 +328,8 @@ def _pieces(request: PlanRequest, shapes: list[_Shape], weight: int) -> tuple[in
     most = MOST_CELLS // (weight * request.nranks)
     if most < 1 or request.pieces > most:
         raise PlanningError(
-            f"trees of {weight} units of weight in {request.pieces or 1} pieces on {request.nranks} ranks make more "
-            f"than {MOST_CELLS} chunks of all ranks; use fewer pieces, or a smaller k"
+            f"cannot lower forests: {weight} units of weight in {request.pieces or 1} pieces on "
+            f"{request.nranks} ranks are more than {MOST_CELLS} chunks; use fewer pieces, or a smaller k"
         )
     if request.pieces:
         return request.pieces, 1
@@ -394,15 +393,10 @@ def _messages(shape: _Shape, strands: _Strands, *, up: bool) -> _Messages:
 def _capacity(halves: list[_Half], nranks: int, lanes: int) -> int:
     """Most messages on one lane in one step."""
     steps = 1 + max(int(half.messages.step.max()) for half in halves)
-    keys = [
-        (
-            (half.messages.src * nranks + half.messages.dst) * lanes
-            + half.strands.tree[half.messages.strand] % lanes
-        )
-        * steps
-        + half.messages.step
-        for half in halves
-    ]
+    keys = []
+    for _, strands, rows in halves:
+        lane = (rows.src * nranks + rows.dst) * lanes + strands.tree[rows.strand] % lanes
+        keys.append(lane * steps + rows.step)
     return int(np.unique(np.concatenate(keys), return_counts=True)[1].max())
 
 
@@ -426,7 +420,7 @@ def _channels(builder: ScheduleBuilder, half: _Half) -> Array:
 def _emit_down(builder: ScheduleBuilder, half: _Half, own: Array, root_space: Space) -> None:
     """Send strands from their roots, who have them in ``root_space``, into everybody's OUTPUT."""
     shape, strands, rows = half
-    chunk, count = strands.chunk[rows.strand], strands.count[rows.strand]
+    chunk, count = strands.chunk[rows.strand], strands.length[rows.strand]
     channel = _channels(builder, half)
     from_root = shape.above[rows.edge] < 0
     space = np.where(from_root, int(root_space), int(Space.OUTPUT))
@@ -438,13 +432,13 @@ def _emit_down(builder: ScheduleBuilder, half: _Half, own: Array, root_space: Sp
 def _emit_up(builder: ScheduleBuilder, half: _Half, own: Array) -> None:
     """Combine strands from everybody's INPUT into the OUTPUT of their roots.
 
-    Partial sums lie in OUTPUT where all of it will be overwritten by what depends on them (allreduce), in INPUT
-    where the caller gave it away (reduce_scatter in place), else in slots of their own: nothing tells a rank when
-    its parent has read them.
+    Partial sums lie in OUTPUT where all of it will be overwritten by what depends on them (allreduce), in
+    INPUT where the caller gave it away (reduce_scatter in place), else in slots of their own: nothing tells a
+    rank when its parent has read them.
     """
     shape, strands, rows = half
     request, kind = builder.request, equal_form(builder.request.kind)
-    chunk, count = strands.chunk[rows.strand], strands.count[rows.strand]
+    chunk, count = strands.chunk[rows.strand], strands.length[rows.strand]
     channel = _channels(builder, half)
     held_start = chunk.copy()  # of the sum that the child of the edge sends
     held_space = np.full(chunk.size, int(Space.INPUT))
