@@ -72,6 +72,10 @@ MOST_MESSAGES = 1 << 20
 """Pieces are not multiplied beyond this many messages of all ranks together."""
 MOST_CELLS = 1 << 27
 """Ranks times chunks that a schedule may have; whoever proves it keeps a number for each."""
+SLAB_CELLS = 1 << 24
+"""Pieces that are ours to choose are no slabs, but cuts between chunks, beyond this many."""
+MOST_EDGES = 1 << 25
+"""Trees times ranks."""
 MOST_CHANNELS = 16
 """Trees share channels beyond this many."""
 
@@ -250,43 +254,57 @@ def _plan(request: PlanRequest, forests: tuple[Forest, ...]) -> _Plan:
 
 def _shapes(request: PlanRequest, kind: CollectiveKind, forests: tuple[Forest, ...]) -> list[_Shape]:
     """Check that the forests fit the request, and divide weights by what divides them all."""
+    problem = _misfit(request, kind, forests) or _misfit_of_roots(request, kind, forests)
+    if problem:
+        raise PlanningError(f"cannot lower forests: {problem}")
+    shapes = [_shape(forest) for forest in forests]
+    divisor = math.gcd(*(int(np.gcd.reduce(shape.weight)) for shape in shapes))
+    return [shape._replace(weight=shape.weight // divisor) for shape in shapes]
+
+
+def _misfit(request: PlanRequest, kind: CollectiveKind, forests: tuple[Forest, ...]) -> str:
     n, needed = request.nranks, 2 if kind is CollectiveKind.ALLREDUCE else 1
-    problem = ""
     if kind not in COLLECTIVES:
-        problem = f"trees cannot perform {request.kind.label}"
-    elif len(forests) != needed:
-        problem = f"{request.kind.label} takes {needed} forests, got {len(forests)}"
-    elif any(forest.network.nranks != n for forest in forests):
-        problem = f"the forests span {[forest.network.nranks for forest in forests]} ranks instead of {n}"
-    elif not all(forest.trees for forest in forests):
-        problem = "a forest has no tree"
-    if problem:
-        raise PlanningError(f"cannot lower forests: {problem}")
-    roots = [forest.roots() for forest in forests]
-    if kind in (CollectiveKind.ALLGATHER, CollectiveKind.REDUCE_SCATTER):
-        if (roots[0] != roots[0][0]).any():
-            problem = (
-                f"{kind.label} needs equal weights at all roots, got {roots[0].min()} to {roots[0].max()}"
+        return f"trees cannot perform {request.kind.label}"
+    if len(forests) != needed:
+        return f"{request.kind.label} takes {needed} forests, got {len(forests)}"
+    for forest in forests:
+        if forest.network.nranks != n:
+            return f"a forest spans {forest.network.nranks} ranks instead of {n}"
+        if not len(forest.trees):
+            return "a forest has no tree"
+        if len(forest.trees) * n > MOST_EDGES:
+            return (
+                f"{len(forest.trees)} trees on {n} ranks are too many for one table: the product may be at "
+                f"most {MOST_EDGES}; use a hierarchical algorithm"
             )
-    elif request.kind.is_rooted:
-        if np.delete(roots[0], request.root).any():
-            problem = f"{kind.label} from root {request.root} has trees with other roots"
-    elif (roots[0] != roots[1]).any():
-        rank = int(np.argmax(roots[0] != roots[1]))
-        problem = f"rank {rank} is the root of {roots[0][rank]} units up but {roots[1][rank]} down"
-    if problem:
-        raise PlanningError(f"cannot lower forests: {problem}")
-    divisor = math.gcd(*(tree.weight for forest in forests for tree in forest.trees))
-    return [_shape(forest, divisor) for forest in forests]
+    return ""
 
 
-def _shape(forest: Forest, divisor: int) -> _Shape:
-    n, trees = forest.network.nranks, forest.trees
+def _misfit_of_roots(request: PlanRequest, kind: CollectiveKind, forests: tuple[Forest, ...]) -> str:
+    roots = [forest.roots() for forest in forests]
+    low, high = int(roots[0].min()), int(roots[0].max())
+    if kind in (CollectiveKind.ALLGATHER, CollectiveKind.REDUCE_SCATTER):
+        return f"{kind.label} needs equal weights at all roots, got {low} to {high}" if low != high else ""
+    if kind.is_rooted:
+        others = np.delete(roots[0], request.root).any()
+        return f"{kind.label} from root {request.root} has trees with other roots" if others else ""
+    unlike = np.flatnonzero(roots[0] != roots[1])
+    if unlike.size:
+        rank = int(unlike[0])
+        return f"rank {rank} is the root of {roots[0][rank]} units up but {roots[1][rank]} units down"
+    return ""
+
+
+def _shape(forest: Forest) -> _Shape:
+    n, count = forest.network.nranks, len(forest.trees)
+    heads: list[tuple[int, int]] = []
     parent: list[int] = []
     child: list[int] = []
     depth: list[int] = []
     above: list[int] = []
-    for tree in trees:
+    for tree in forest.trees:
+        heads.append((tree.root, tree.weight))
         level, reached_by = [0] * n, [-1] * n
         for number, (a, b, _) in enumerate(tree.edges, len(parent)):
             level[b] = level[a] + 1
@@ -296,21 +314,22 @@ def _shape(forest: Forest, divisor: int) -> _Shape:
             parent.append(a)
             child.append(b)
     edges = n - 1
-    if len(parent) != edges * len(trees):
+    if len(parent) != edges * count:
         raise PlanningError(f"cannot lower forests: a tree has not the {edges} edges that span {n} ranks")
     depths = np.array(depth, np.int64)
     aboves = np.array(above, np.int64)
     inner = np.zeros(depths.size, np.bool_)
     inner[aboves[aboves >= 0]] = True
     parents = np.array(parent, np.int64)
-    family = np.repeat(np.arange(len(trees)), edges) * n + parents
+    family = np.repeat(np.arange(count), edges) * n + parents
     eldest = np.zeros(depths.size, np.bool_)
     eldest[np.unique(family, return_index=True)[1]] = True
+    root, weights = np.array(heads, np.int64).T
     return _Shape(
-        np.array([tree.root for tree in trees], np.int64),
-        np.array([tree.weight // divisor for tree in trees], np.int64),
-        depths.reshape(len(trees), edges).max(axis=1),
-        np.arange(len(trees) + 1) * edges,
+        root,
+        weights,
+        depths.reshape(count, edges).max(axis=1),
+        np.arange(count + 1) * edges,
         parents,
         np.array(child, np.int64),
         depths,
@@ -346,7 +365,7 @@ def _pieces(request: PlanRequest, shapes: list[_Shape], weight: int) -> tuple[in
         )
     wanted = math.ceil((moved / busy - 1) / STRETCH)
     wanted = max(1, min(wanted, MOST_PIECES, MOST_MESSAGES // edges))
-    slabs = min(wanted, most)
+    slabs = min(wanted, max(1, SLAB_CELLS // (weight * request.nranks)))
     return slabs, -(-wanted // slabs)
 
 
