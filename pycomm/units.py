@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 from pycomm.errors import UsageError
 
 __all__ = [
+    "format_exact_rate",
+    "format_exact_time",
     "format_rate",
     "format_size",
     "format_size_rounded",
     "format_time",
+    "parse_exact_rate",
     "parse_rate",
     "parse_size",
     "parse_time",
@@ -147,6 +151,17 @@ def parse_rate(text: str) -> float:
     >>> parse_rate("200 Gbit/s"), parse_rate("25 GB/s")
     (25000000000.0, 25000000000.0)
     """
+    return float(parse_exact_rate(text))
+
+
+def parse_exact_rate(text: str) -> Fraction:
+    """Read a rate as :func:`parse_rate` does, without rounding.
+
+    Examples
+    --------
+    >>> parse_exact_rate("100 Gbit/s"), parse_exact_rate("1 bit/s")
+    (Fraction(12500000000, 1), Fraction(1, 8))
+    """
     number, unit = _split(text, "rate", "'200 Gbit/s' or '25 GB/s'")
     if unit.endswith("B/s"):
         prefix, bits = unit[:-3].lower(), 1
@@ -157,7 +172,24 @@ def parse_rate(text: str) -> float:
     factor = _PREFIXES.get(prefix)
     if factor is None:
         raise UsageError(f"{text!r} has the unknown unit {unit!r}; rates end in Gbit/s, GB/s and their kin")
-    return float(number * factor / bits)
+    return number * factor / bits
+
+
+def format_exact_rate(bytes_per_s: int) -> str:
+    """Print a rate in the largest power of 1000 that it reaches, with all its digits.
+
+    Examples
+    --------
+    >>> format_exact_rate(12500000000), format_exact_rate(23529411764)
+    ('12.5 GB/s', '23.529411764 GB/s')
+    """
+    for prefix in ("G", "M", "k"):
+        factor = _DECIMAL[prefix.lower()]
+        if bytes_per_s >= factor:
+            whole, rest = divmod(bytes_per_s, factor)
+            decimals = f".{rest:0{len(str(factor)) - 1}d}".rstrip("0") if rest else ""
+            return f"{whole}{decimals} {prefix}B/s"
+    return f"{bytes_per_s} B/s"
 
 
 def format_rate(bytes_per_s: float) -> str:
@@ -198,6 +230,17 @@ def parse_time(text: str) -> float:
     if factor is None:
         raise UsageError(f"{text!r} has no unit of time; write one of ns, us, ms, s, min, h after the number")
     return float(number * factor)
+
+
+def format_exact_time(seconds: float) -> str:
+    """Print a duration in microseconds, with the fewest digits from which :func:`parse_time` makes it again.
+
+    Examples
+    --------
+    >>> format_exact_time(1.5e-06), format_exact_time(0.0)
+    ('1.5 us', '0 us')
+    """
+    return f"{Decimal(repr(float(seconds))).scaleb(6).normalize():f} us"
 
 
 def format_time(seconds: float) -> str:
