@@ -1,0 +1,228 @@
+"""Graphs with free attributes, whatever file they come from, made into a topology.
+
+A vertex has a kind (``kind``, ``type`` or ``role``: device, NIC, host or switch, or a common word for one)
+and optionally ``host``, ``vendor``, ``model``, ``multicast``, ``reduction``. An edge has a bandwidth:
+``bandwidth`` is a number of GB/s or a text with its unit; under other names (``capacity``, ``speed``,
+``rate``, labels) only a text with its unit counts, but ``LinkSpeedRaw`` (Internet Topology Zoo) is bits per
+second. ``latency`` is seconds or a text with its unit. What has no kind is a device, what has no bandwidth
+gets the assumed one; both are noted.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, NamedTuple
+
+from pycomm.errors import UsageError
+from pycomm.topology.importers.source import Reading, Source, joined, rate_of, shown
+from pycomm.topology.model import Node, NodeKind, Topology
+from pycomm.units import parse_rate, parse_time
+
+__all__ = ["Edge", "Graph", "Vertex", "build"]
+
+_KINDS = {
+    **dict.fromkeys(("device", "gpu", "npu", "tpu", "accelerator", "dcu", "xpu", "rank"), NodeKind.DEVICE),
+    **dict.fromkeys(("nic", "hca", "adapter", "ca", "port"), NodeKind.NIC),
+    **dict.fromkeys(("host", "server", "cpu", "node", "compute"), NodeKind.HOST),
+    **dict.fromkeys(
+        ("switch", "leaf", "spine", "core", "tor", "aggregation", "router", "nvswitch", "pcie", "sw"),
+        NodeKind.SWITCH,
+    ),
+}
+_KIND_KEYS = ("kind", "type", "role")
+_RATE_KEYS = ("bandwidth", "bw", "capacity", "rate", "speed", "LinkSpeed", "LinkLabel", "label", "name")
+_KNOWN_VERTEX = {*_KIND_KEYS, "host", "vendor", "model", "multicast", "reduction", "label", "name", "id"}
+_KNOWN_EDGE = {*_RATE_KEYS, "LinkSpeedRaw", "LinkSpeedUnits", "latency", "latency_s", "kind", "key", "id"}
+_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,2})?|\.[0-9]+")
+_RATE_TEXT = re.compile(r"(?:<|<=|~)?\s*([0-9][0-9.]*\s*[kKMGTP]?i?(?:bits?/s|bps|b/s|B/s|Bps))")
+
+
+class Vertex(NamedTuple):
+    """A vertex by its name, with its attributes and line."""
+
+    name: str
+    attributes: dict[str, Any]
+    line: int = 0
+
+
+class Edge(NamedTuple):
+    """An edge by its ends' names."""
+
+    src: str
+    dst: str
+    attributes: dict[str, Any]
+    directed: bool
+    line: int = 0
+
+
+class Graph(NamedTuple):
+    """What a file describes; ``multigraph`` is whether parallel edges are meant."""
+
+    name: str
+    vertices: list[Vertex]
+    edges: list[Edge]
+    multigraph: bool
+
+
+def build(source: Source, graph: Graph, *, link: str = "", kind: str = "", directed: str = "") -> Topology:
+    """Make the topology.
+
+    Parameters
+    ----------
+    source
+        The file.
+    graph
+        What it describes.
+    link
+        Bandwidth of edges without one.
+    kind
+        Kind of vertices without one.
+    directed
+        ``"yes"`` or ``"no"``: whether edges lead one way only, whatever the file says.
+    """
+    if directed not in ("", "yes", "no"):
+        raise UsageError(f"directed={directed!r} must be 'yes' or 'no'")
+    if kind and kind not in _KINDS:
+        raise UsageError(f"kind={kind!r} must be device, nic, host or switch")
+    made = Reading(source, graph.name)
+    unknown = _vertices(source, made, graph, _KINDS[kind] if kind else NodeKind.DEVICE)
+    if unknown:
+        made.assumed(
+            f"{len(unknown)} vertices without a kind ({joined(unknown)}) are", kind or "devices", "kind"
+        )
+    default = rate_of(link or "100 Gbit/s", "link")
+    unrated, seen = 0, set()
+    for edge in graph.edges:
+        for end in (edge.src, edge.dst):
+            if end not in made.index:
+                source.fail(f"an edge leads to {end[:60]!r}, which is not a vertex", edge.line)
+        if edge.src == edge.dst:
+            made.skip("edges from a vertex to itself")
+            continue
+        one_way = edge.directed if not directed else directed == "yes"
+        ends = (edge.src, edge.dst) if one_way else tuple(sorted((edge.src, edge.dst)))
+        if not graph.multigraph and (one_way, *ends) in seen:
+            made.skip("edges that repeat another, in a graph without parallel edges")
+            continue
+        seen.add((one_way, *ends))
+        rate = _rate(source, made, edge)
+        unrated += not rate
+        add = made.link if one_way else made.cable
+        add(
+            made.index[edge.src],
+            made.index[edge.dst],
+            rate or default,
+            _text(edge.attributes.get("kind")),
+            _latency(source, edge),
+            edge.line,
+        )
+    if unrated:
+        made.assumed(f"{unrated} edges without a bandwidth have", shown(default), "link")
+    pairs = {(one.src, one.dst) for one in made.links}
+    if pairs and not any((b, a) in pairs for a, b in pairs):
+        made.note("no link has a counterpart the other way; if edges are cables, set directed=no")
+    return made.topology()
+
+
+def _vertices(source: Source, made: Reading, graph: Graph, default: NodeKind) -> list[str]:
+    """Add the vertices; returns the names of those without a kind."""
+    unknown = []
+    for vertex in graph.vertices:
+        kind = None
+        for key in _KIND_KEYS:
+            word = _text(vertex.attributes.get(key)).lower()
+            kind = _KINDS.get(word)
+            if kind is not None:
+                break
+            if word and key == "kind":
+                source.fail(
+                    f"{vertex.name[:60]!r} has the unknown kind {word[:30]!r}; "
+                    "it is device, nic, host or switch",
+                    vertex.line,
+                )
+        if kind is None:
+            unknown.append(vertex.name)
+        host, vendor, model = (_text(vertex.attributes.get(key)) for key in ("host", "vendor", "model"))
+        multicast, reduction = (_flag(vertex.attributes.get(key)) for key in ("multicast", "reduction"))
+        for key in vertex.attributes:
+            if key not in _KNOWN_VERTEX:
+                made.skip(f"attributes {key[:40]!r} of vertices")
+        if not vertex.name.strip():
+            source.fail("a vertex has no name", vertex.line)
+        made.node(Node(vertex.name, kind or default, host, vendor, model, multicast, reduction), vertex.line)
+    return unknown
+
+
+def _text(value: object) -> str:
+    return "" if value is None or isinstance(value, dict | list) else str(value).strip()
+
+
+def _flag(value: object) -> bool:
+    return value is True or _text(value).lower() in ("true", "yes", "1")
+
+
+def _rate(source: Source, made: Reading, edge: Edge) -> int:
+    """Whole bytes per second, 0 when the edge says nothing."""
+    for key in edge.attributes:
+        if key not in _KNOWN_EDGE:
+            made.skip(f"attributes {key[:40]!r} of edges")
+    raw = _text(edge.attributes.get("LinkSpeedRaw"))
+    if _NUMBER.fullmatch(raw) and float(raw) > 0:
+        return max(1, round(float(raw) / 8))
+    for key in _RATE_KEYS:
+        text = _text(edge.attributes.get(key))
+        if not text:
+            continue
+        if key == "bandwidth":
+            return _bandwidth(source, made, text, edge)
+        rate = _rate_in(made, text)
+        if rate:
+            return rate
+        if key in ("bw", "capacity", "rate", "speed"):
+            source.fail(f"{key}={text[:40]!r} has no unit; write it like '400 Gbit/s'", edge.line)
+    return 0
+
+
+def _bandwidth(source: Source, made: Reading, text: str, edge: Edge) -> int:
+    if _NUMBER.fullmatch(text):
+        rate = float(text) * 1e9
+        if not 0 < rate <= 1e18:
+            source.fail(
+                f"the edge from {edge.src!r} to {edge.dst!r} has a bandwidth of {text} GB/s; "
+                "it must be more than 0 and at most 10^9; leave out a link that is down",
+                edge.line,
+            )
+        return max(1, round(rate))
+    rate_there = _rate_in(made, text)
+    if not rate_there:
+        source.fail(f"bandwidth={text[:40]!r} is neither a number of GB/s nor like '400 Gbit/s'", edge.line)
+    return rate_there
+
+
+def _rate_in(made: Reading, text: str) -> int:
+    """Read the rate that a text is or contains as a whole; 0 when there is none."""
+    match = _RATE_TEXT.fullmatch(text)
+    if match is None:
+        return 0
+    if text[0] in "<~":
+        made.note(f"rates such as {text[:30]!r} are bounds; they count as if exact")
+    unit = re.sub(r"Bps$", "B/s", match[1])
+    try:
+        return round(parse_rate(unit))
+    except (UsageError, OverflowError):
+        return 0
+
+
+def _latency(source: Source, edge: Edge) -> float:
+    value = edge.attributes.get("latency_s", edge.attributes.get("latency"))
+    text = _text(value)
+    if not text:
+        return 0.0
+    try:
+        seconds = float(text) if _NUMBER.fullmatch(text) else parse_time(text)
+    except (UsageError, OverflowError):
+        seconds = math.nan
+    if not 0 <= seconds < 1e9:
+        source.fail(f"latency={text[:40]!r} is neither a number of seconds nor like '1.5 us'", edge.line)
+    return seconds
