@@ -1,0 +1,362 @@
+"""Candidates that the structure of a network suggests, for all-gather; with exact loads, and cuts that prove them.
+
+Whoever hears each share once cannot do with less than the links into some part of the network allow: a part with
+m of the N ranks, entered by links of capacity c, needs ``(N - m) / c`` for each unit of share. Candidates are
+compared with the parts that are usually the narrow ones: one rank, one host, one pod, and what the candidate's own
+full links close off. Where load and cut are equal both are optimal, and no maximum flow has been computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pycomm.planner.graph.forest import Forest
+from pycomm.planner.graph.network import Network
+from pycomm.planner.graph.structure import Structure, structures
+from pycomm.planner.graph.symmetric import BaseTree, Ints, SymmetricForest, Symmetry, symmetric_forest
+from pycomm.planner.graph.translated_trees import translated_trees
+from pycomm.planner.graph.unit_trees import Shape, Turns, UnitTrees, direct
+
+__all__ = ["Candidate", "Part", "allgather_candidates", "most_load", "narrow_parts", "narrowest", "reversed_structure"]
+
+Mask = npt.NDArray[np.bool_]
+
+MAX_EVALUATIONS = 24
+"""Ways of taking turns that are tried for one structure."""
+MAX_TREES = 16
+"""Trees for each root, by default."""
+
+
+class Part(NamedTuple):
+    """Vertices that must hear from the rest.
+
+    Parameters
+    ----------
+    inside
+        bool array: the vertices.
+    missing
+        Ranks outside it.
+    capacity
+        Of all arcs into it.
+    """
+
+    inside: Mask
+    missing: int
+    capacity: int
+
+    @property
+    def need(self) -> Fraction:
+        """Least load over capacity for each unit of share, of some arc into it."""
+        return Fraction(self.missing, self.capacity)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A forest, and why it was made.
+
+    Parameters
+    ----------
+    forest
+        Trees of equal weight at every rank.
+    how
+        For people, such as ``"2 translated shortest-path trees at each rank of a 8 x 8 x 16 torus"``.
+    k
+        Trees at each rank.
+    load
+        The greatest load over capacity, for each unit of share.
+    """
+
+    forest: Forest
+    how: str
+    k: int
+    load: Fraction
+
+
+def most_load(network: Network, loads: Ints) -> Fraction:
+    """Greatest load over capacity, exactly."""
+    if not len(loads):
+        return Fraction(0)
+    ratio = loads / network.capacity
+    close = np.flatnonzero(ratio >= ratio.max() * (1 - 1e-12))
+    return max(Fraction(int(loads[i]), int(network.capacity[i])) for i in close)
+
+
+# ------------------------------------------------------------------------------------------------------ parts
+
+
+def part_of(network: Network, inside: Mask) -> Part | None:
+    """Make a part; ``None`` when it has no rank, or all, or no way in."""
+    ranks = int(inside[: network.nranks].sum())
+    if not 0 < ranks < network.nranks:
+        return None
+    entering = ~inside[network.src] & inside[network.dst]
+    capacity = int(network.capacity[entering].sum())
+    return Part(inside, network.nranks - ranks, capacity) if capacity else None
+
+
+def narrow_parts(structure: Structure | None, network: Network) -> Iterator[Part]:
+    """Parts that are usually narrow: single ranks, and units with all that is in them."""
+    ranks = [0] if structure is None else _representatives(structure)
+    for rank in ranks:
+        inside = np.zeros(network.nvertices, bool)
+        inside[rank] = True
+        yield from filter(None, [part_of(network, inside)])
+    for label in structure.chain if structure else ():
+        for own in np.unique(label[ranks]):
+            yield from filter(None, [part_of(network, label == own)])
+
+
+def _representatives(structure: Structure) -> list[int]:
+    """One rank of each class of ranks that the shifts lead to one another."""
+    like = [axis for axis, shift in enumerate(structure.shifts) if shift is not None]
+    return np.flatnonzero((structure.coordinates.place[:, like] == 0).all(axis=1)).tolist()
+
+
+def closed_off(network: Network, loads: Ints, ranks: list[int]) -> Iterator[Part]:
+    """Parts that the fullest arcs close off around some ranks: whence they can be reached without these arcs."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import breadth_first_order
+
+    most = most_load(network, loads)
+    if not most:
+        return
+    slack = loads * most.denominator < network.capacity * most.numerator if _fits(loads, most) else None
+    if slack is None:
+        slack = loads / network.capacity < float(most) * (1 - 1e-12)
+    count = network.nvertices
+    backwards = coo_array(
+        (np.ones(int(slack.sum()), np.int8), (network.dst[slack], network.src[slack])), (count, count)
+    ).tocsr()
+    for rank in ranks:
+        inside = np.zeros(count, bool)
+        inside[breadth_first_order(backwards, rank, return_predecessors=False)] = True
+        yield from filter(None, [part_of(network, inside)])
+
+
+def _fits(loads: Ints, most: Fraction) -> bool:
+    return int(loads.max()) * most.denominator < 2**62 and most.numerator < 2**31
+
+
+def narrowest(parts: Iterator[Part]) -> Part | None:
+    """Choose the part with the greatest need, the first of equals."""
+    best: Part | None = None
+    for part in parts:
+        if best is None or part.need > best.need:
+            best = part
+    return best
+
+
+# ----------------------------------------------------------------------------------------------------- forests
+
+
+def reversed_structure(structure: Structure) -> Structure:
+    """Look at the network with all arcs turned round in the same way."""
+    return replace(structure, network=structure.network.reversed())
+
+
+Pack = Callable[[Network], Forest]
+"""Makes an optimal forest for a small network, with equal weights of the roots."""
+
+
+def allgather_candidates(
+    network: Network, pack: Pack | None = None, trees: int = MAX_TREES
+) -> Iterator[tuple[Structure, Candidate]]:
+    """Make candidates, structure by structure, each better than those of its structure before it.
+
+    Parameters
+    ----------
+    network
+        The network.
+    pack
+        For the inside of hosts that have no structure; without it they yield no candidate.
+    trees
+        How many trees there may be at each rank.
+    """
+    for structure in structures(network):
+        if structure.direct:
+            for forest in translated_trees(structure, trees):
+                k = len(forest.base)
+                yield structure, _candidate(forest, k, f"translated shortest-path trees on {structure.describe()}")
+        else:
+            for candidate in _unit_candidates(UnitTrees(structure), pack, trees):
+                yield structure, candidate
+
+
+def _candidate(forest: SymmetricForest, k: int, how: str) -> Candidate:
+    load = most_load(forest.network, forest.loads())
+    share = Fraction(forest.weight(), forest.network.nranks)
+    return Candidate(forest, how, k, load / share)
+
+
+def _unit_candidates(unit: UnitTrees, pack: Pack | None, trees: int) -> Iterator[Candidate]:
+    """Enter each unit once; if that is not enough, in more places, or over all twins evenly."""
+    structure = unit.structure
+    network = structure.network
+    shapes = {level: direct(unit.row(level)) for level in unit.levels}
+    goal = narrowest(narrow_parts(structure, network))
+    least = goal.need if goal else Fraction(0)
+    inner: list[BaseTree] | None = None
+    turns = unit.usual_turns()
+    if unit.base(unit.symmetry(turns), turns, shapes) is None:
+        inner = _inner_trees(unit, pack)
+        if inner is None:
+            return
+    what = f"one tree at each rank of {structure.describe()}, each unit entered once"
+    if inner is not None:
+        what = f"trees at each rank of {structure.describe()}, packed inside hosts, each unit entered once"
+
+    def make(turns: Turns, whole: tuple[int, ...] = (), extra: tuple[int, ...] = (0,)) -> SymmetricForest | None:
+        symmetry = unit.symmetry(turns, whole)
+        base: list[BaseTree] = []
+        for number in extra:
+            more = (
+                unit.base(symmetry, turns, shapes, number)
+                if inner is None
+                else unit.base_with_inner(symmetry, turns, shapes, inner)
+            )
+            if more is None:
+                return None
+            base += more
+        return symmetric_forest(symmetry, base)
+
+    turns, forest = _best_turns(unit, make, least)
+    if forest is None:
+        return
+    k = len(forest.base) // len(unit.roots())
+    best = _candidate(forest, k, what)
+    yield best
+    if best.load <= least:
+        return
+    if inner is None and unit.row(0) > 1 and unit.most_extra:
+        for candidate in _with_extras(unit, make, turns, trees, best):
+            best = candidate
+            yield best
+            if best.load <= least:
+                return
+    kinds = tuple(range(len(structure.twins)))
+    repeats = int(np.prod([structure.twins[kind].count for kind in kinds]))
+    if 1 < repeats * k <= 64:
+        forest = make(turns, kinds)
+        if forest is not None:
+            even = _candidate(forest, repeats * k, what + ", over all parallel switches evenly")
+            if even.load < best.load:
+                yield even
+
+
+def _best_turns(
+    unit: UnitTrees, make: Callable[[Turns], SymmetricForest | None], least: Fraction
+) -> tuple[Turns, SymmetricForest | None]:
+    """Try ways of taking turns, changing one thing at a time while it helps."""
+    turns = unit.usual_turns()
+    best = make(turns)
+    if best is None or not turns.from_edge_to_edge:
+        return turns, best
+    load = _candidate(best, 1, "").load
+    evaluations = 0
+    improved = True
+    while improved and load > least and evaluations < MAX_EVALUATIONS:
+        improved = False
+        for other in _neighbours(turns, unit):
+            forest = make(other)
+            evaluations += 1
+            other_load = load if forest is None else _candidate(forest, 1, "").load
+            if other_load < load:
+                turns, best, load, improved = other, forest, other_load, True
+            if load <= least or evaluations >= MAX_EVALUATIONS:
+                break
+    return turns, best
+
+
+def _neighbours(turns: Turns, unit: UnitTrees) -> Iterator[Turns]:
+    """Ways that differ in one thing."""
+    for kind, twin in enumerate(unit.structure.twins):
+        for axis in unit.axes:
+            now = turns.along[kind][axis]
+            for step in (0, 1):
+                if step != now and (step or twin.count > 1):
+                    along = [list(row) for row in turns.along]
+                    along[kind][axis] = step
+                    yield turns._replace(along=tuple(map(tuple, along)))
+        edge = list(turns.from_edge_to_edge)
+        edge[kind] = 1 - edge[kind]
+        yield turns._replace(from_edge_to_edge=tuple(edge))
+
+
+def _with_extras(
+    unit: UnitTrees,
+    make: Callable[..., SymmetricForest | None],
+    turns: Turns,
+    trees: int,
+    best: Candidate,
+) -> Iterator[Candidate]:
+    """Let some shares enter hosts in more places than one, as many as even out the links inside and outside."""
+    one = make(turns, (), (1,))
+    if one is None or not isinstance(best.forest, SymmetricForest):
+        return
+    network = unit.structure.network
+    plain = best.forest.loads()
+    change = one.loads() - plain
+    rows = np.unique(np.stack((network.capacity, plain, change), axis=1), axis=0)
+    most = unit.most_extra
+    for k in range(1, trees + 1):
+        extra = np.arange(k * most + 1)
+        loads = ((rows[:, 1] * k + rows[:, 2] * extra[:, None]) / rows[:, 0]).max(axis=1)
+        number = int(loads.argmin())
+        if not number or loads[number] / k >= float(best.load) * (1 - 1e-9):
+            continue
+        shares = tuple(number // k + (i < number % k) for i in range(k))
+        forest = make(turns, (), shares)
+        if forest is None:
+            return
+        better = _candidate(forest, k, best.how + f", and {number} more times")
+        if better.load < best.load:
+            best = replace(better, how=best.how)
+            yield better
+
+
+def _inner_trees(unit: UnitTrees, pack: Pack | None) -> list[BaseTree] | None:
+    """Pack trees inside the host of the roots; on the whole network's vertices."""
+    vertices = unit.host_of_roots()
+    network = unit.structure.network
+    if pack is None or not len(vertices) or len(vertices) == network.nvertices:
+        return None
+    inside = np.zeros(network.nvertices, bool)
+    inside[vertices] = True
+    small = subnetwork(network, vertices)
+    if small.nranks < 2:
+        return None
+    forest = pack(small)
+    trees = []
+    for tree in forest.trees:
+        width = max(len(edge.path) for edge in tree.edges)
+        path = np.full((len(tree.edges), width), -1, np.int64)
+        for row, edge in enumerate(tree.edges):
+            path[row, : len(edge.path)] = vertices[list(edge.path)]
+        src = vertices[[edge.src for edge in tree.edges]]
+        dst = vertices[[edge.dst for edge in tree.edges]]
+        trees.append(BaseTree(int(vertices[tree.root]), tree.weight, src, dst, path))
+    return trees
+
+
+def subnetwork(network: Network, vertices: Ints) -> Network:
+    """Take the network of some vertices, sorted; capacities keep their unit."""
+    number = np.full(network.nvertices, -1, np.int64)
+    number[vertices] = np.arange(len(vertices))
+    live = (number[network.src] >= 0) & (number[network.dst] >= 0)
+    return Network(
+        int((vertices < network.nranks).sum()),
+        tuple(network.names[v] for v in vertices),
+        number[network.src[live]].astype(np.int32),
+        number[network.dst[live]].astype(np.int32),
+        network.capacity[live],
+        network.unit,
+        network.latency_s[live],
+        frozenset(int(number[v]) for v in network.multicast if number[v] >= 0),
+        frozenset(int(number[v]) for v in network.reduction if number[v] >= 0),
+    )
