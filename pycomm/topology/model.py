@@ -14,13 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pycomm.errors import TopologyError
 from pycomm.units import format_rate
+
+if TYPE_CHECKING:
+    import networkx
 
 __all__ = ["Link", "LinkTable", "Node", "NodeKind", "Topology"]
 
@@ -225,6 +228,19 @@ class Topology:
         if name not in self.index:
             raise TopologyError(f"{self.name}: there is no vertex named {name!r}")
         return self.index[name]
+
+    @classmethod
+    def from_networkx(cls, graph: networkx.Graph) -> Topology:
+        """Make a topology of any graph of networkx; see :func:`pycomm.topology.graphs.from_networkx`."""
+        from pycomm.topology.graphs import from_networkx
+
+        return from_networkx(graph)
+
+    def to_networkx(self) -> networkx.MultiDiGraph:
+        """Make a graph of networkx; see :func:`pycomm.topology.graphs.to_networkx`."""
+        from pycomm.topology.graphs import to_networkx
+
+        return to_networkx(self)
 
     def digest(self) -> bytes:
         """SHA-256 over vertices and links; the name and the notes have no part in it."""
