@@ -121,10 +121,11 @@ def remarks(topology: Topology) -> Iterator[str]:
     ]
     if unequal:
         node = topology.nodes[unequal[0]]
+        enters, leaves = (format_rate(int(rates[unequal[0]]) * unit) for rates in (inward, outward))
         yield (
             f"{len(unequal)} {'vertex has' if len(unequal) == 1 else 'vertices have'} unequal bandwidth in "
-            f"and out, the first the {node.kind} {node.name!r}: {format_rate(int(inward[unequal[0]]) * unit)} in, "
-            f"{format_rate(int(outward[unequal[0]]) * unit)} out; no bound above the lower can be reached through it"
+            f"and out, the first the {node.kind} {node.name!r}: {enters} in, {leaves} out; "
+            "no more than the lower can pass through it"
         )
     homeless = [topology.nodes[d].name for d in topology.devices if not topology.nodes[d].host]
     if homeless and len(homeless) < len(topology.devices):
