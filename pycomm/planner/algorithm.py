@@ -93,6 +93,10 @@ def check_request(request: PlanRequest) -> None:
         problem = f"channels must be at least 1, got {request.channels}"
     elif request.pieces < 0:
         problem = f"pieces must be positive, or 0 for the planner's choice, got {request.pieces}"
+    elif request.devices and len(request.devices) != n:
+        problem = f"devices must name the vertex of each of the {n} ranks, got {len(request.devices)} entries"
+    elif request.devices and request.topology is None:
+        problem = "devices are vertices of a topology; pass it too"
     if problem:
         raise UsageError(f"cannot plan: {problem}")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pycomm.cost import PlanCost
 from pycomm.schedule import Schedule
+from pycomm.topology.model import Topology
 from pycomm.types import CollectiveKind
 
 __all__ = ["PlanCost", "PlanRequest", "Planner"]
@@ -30,6 +31,10 @@ class PlanRequest:
         Rank order for rings; ``()`` means 0, 1, 2, ...
     pieces
         Pipeline pieces for algorithms that cut blocks further; 0 lets the planner choose.
+    topology
+        The network, for planners that look at its links; ``None`` when it is not known.
+    devices
+        Vertex of ``topology`` that each rank is; ``()`` means its devices in their order.
     """
 
     kind: CollectiveKind
@@ -40,6 +45,8 @@ class PlanRequest:
     channels: int = 1
     order: tuple[int, ...] = ()
     pieces: int = 0
+    topology: Topology | None = field(default=None, repr=False)
+    devices: tuple[int, ...] = ()
 
 
 class Planner(Protocol):

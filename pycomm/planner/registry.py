@@ -21,6 +21,7 @@ from pycomm.planner import (
 )
 from pycomm.planner.algorithm import check_request
 from pycomm.planner.base import Planner, PlanRequest
+from pycomm.planner.graph import planners as graph_planners
 from pycomm.schedule import Schedule
 
 __all__ = ["candidates", "names", "plan", "planner", "planners"]
@@ -40,6 +41,8 @@ OWN: tuple[Planner, ...] = (
     pairwise.PLANNER,
     direct.PLANNER,
     hierarchical.PLANNER,
+    graph_planners.TREE_PACKING,
+    graph_planners.FREE_ROOT,
 )
 
 

@@ -1,0 +1,104 @@
+"""The planners that need a topology: what they refuse, whom they ask, and what they keep."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from pycomm.errors import PlanningError, UsageError
+from pycomm.planner import registry
+from pycomm.planner.base import PlanRequest
+from pycomm.planner.graph import planners
+from pycomm.planner.graph.embedding import Rings, ring_forests
+from pycomm.planner.graph.network import network_of
+from pycomm.testing.interpreter import interpret
+from pycomm.topology.model import Link, Node, NodeKind, Topology
+from pycomm.types import CollectiveKind as Kind
+
+
+def circle(n: int, *, cut: bool = False) -> Topology:
+    nodes = tuple(Node(f"gpu{i}", NodeKind.DEVICE) for i in range(n))
+    return Topology("circle", nodes, tuple(Link(i, (i + 1) % n, 10**9) for i in range(n - cut)))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Topology, Kind, int]]]:
+    """Let synthesis answer with a ring; returns what it was asked."""
+    questions: list[tuple[Topology, Kind, int]] = []
+
+    def synthesize(topology: Topology, kind: Kind, root: int = -1) -> SimpleNamespace:
+        questions.append((topology, kind, root))
+        network = network_of(topology)
+        ring = Rings("ring", (tuple(range(network.nranks)),))
+        return SimpleNamespace(forests=ring_forests(network, kind, ring, root))
+
+    module = ModuleType("pycomm.planner.graph.synthesis")
+    module.synthesize = synthesize  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    planners._forests.cache_clear()
+    yield questions
+    planners._forests.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind.ALLREDUCE, Kind.ALLGATHER, Kind.REDUCE_SCATTER, Kind.BROADCAST, Kind.REDUCE]
+)
+def test_they_plan_what_synthesis_finds(kind: Kind, asked: list[tuple[Topology, Kind, int]]) -> None:
+    name = "free_root" if kind is Kind.ALLREDUCE else "tree_packing"
+    request = PlanRequest(kind, 5, 2 if kind.is_rooted else -1, topology=circle(5))
+    for variant in (request, replace(request, in_place=True), replace(request, pieces=3, channels=2)):
+        schedule = registry.plan(name, variant)
+        assert schedule.name == name
+        assert interpret(schedule) == registry.planner(name).cost(variant)
+    assert asked == [(circle(5), kind, request.root)]  # once for all of them
+
+
+def test_the_ragged_form_has_the_trees_of_the_equal_one(asked: list[tuple[Topology, Kind, int]]) -> None:
+    request = PlanRequest(Kind.ALLGATHERV, 3, topology=circle(3))
+    interpret(registry.plan("tree_packing", request))
+    assert asked == [(circle(3), Kind.ALLGATHER, -1)]
+
+
+def test_devices_outside_the_group_pass_on(asked: list[tuple[Topology, Kind, int]]) -> None:
+    request = PlanRequest(Kind.ALLGATHER, 2, topology=circle(4), devices=(3, 1))
+    interpret(registry.plan("tree_packing", request))
+    group, _, _ = asked[0]
+    assert [group.nodes[d].name for d in group.devices] == ["gpu3", "gpu1"]
+    assert network_of(group).nranks == 2
+    assert sorted(node.name for node in group.nodes if node.kind is NodeKind.SWITCH) == ["gpu0", "gpu2"]
+    names = {group.link_name(i) for i in range(len(group.links))}
+    assert names == {circle(4).link_name(i) for i in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "has no topology"),
+        ({"topology": circle(5)}, "has 5 devices for 4 ranks"),
+        ({"topology": circle(5), "devices": (0, 1, 2, 5)}, "vertex 5 of the topology is not a device"),
+        ({"topology": circle(5), "devices": (0, 1, 2, 2)}, "two ranks are on the same device"),
+        ({"topology": circle(4, cut=True)}, "no way from gpu1 to gpu0"),
+    ],
+)
+def test_requests_that_do_not_fit_are_rejected(changes: dict[str, object], says: str) -> None:
+    request = PlanRequest(Kind.ALLGATHER, 4, **changes)  # type: ignore[arg-type]
+    with pytest.raises(PlanningError, match=says):
+        registry.plan("tree_packing", request)
+    assert "tree_packing" not in [planner.name for planner in registry.candidates(request)]
+
+
+def test_devices_must_go_with_the_ranks_and_a_topology() -> None:
+    with pytest.raises(UsageError, match="each of the 4 ranks, got 2 entries"):
+        registry.plan("ring", PlanRequest(Kind.ALLGATHER, 4, topology=circle(4), devices=(0, 1)))
+    with pytest.raises(UsageError, match="pass it too"):
+        registry.plan("ring", PlanRequest(Kind.ALLGATHER, 2, devices=(0, 1)))
+
+
+def test_requests_with_equal_topologies_are_equal() -> None:
+    requests = [PlanRequest(Kind.ALLGATHER, 4, topology=circle(4)) for _ in range(2)]
+    assert len(set(requests)) == 1
+    assert requests[0] != PlanRequest(Kind.ALLGATHER, 4, topology=circle(4, cut=True))
