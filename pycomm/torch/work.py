@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -248,13 +248,38 @@ DONE: Final = _Done()
 
 
 _LAST_WORDS_S: Final = 1.0
+_THREADS: Final[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
 _COMPLETERS: Final[weakref.WeakSet[Completer]] = weakref.WeakSet()
+_recording: Final = threading.Lock()
+
+
+def _start(name: str, run: Callable[[], None]) -> threading.Thread:
+    """Start a thread for which the end of the program waits a moment.
+
+    One that comes back from torch's C++ when Python has begun to end would abort the process.
+    """
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    with _recording:
+        _THREADS.add(thread)
+    thread.start()
+    return thread
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    """Wait a moment, the same for all, until the threads have ended."""
+    deadline = time.monotonic() + _LAST_WORDS_S
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @atexit.register
-def _close_all() -> None:
+def _join_all() -> None:
     for completer in list(_COMPLETERS):
-        completer.close()
+        completer.dismiss()
+    with _recording:
+        threads = list(_THREADS)
+    _join(threads)
 
 
 class Completer:
@@ -283,18 +308,17 @@ class Completer:
         _COMPLETERS.add(self)
 
     def close(self) -> None:
-        """Complete what is still watched and wait a moment for the threads to end.
+        """Complete what is still watched and wait a moment for the threads to end."""
+        self.dismiss()
+        with self._changed:
+            threads = list(self._threads)
+        _join(threads)
 
-        A thread that comes back from torch's C++ when Python has begun to end would abort the process.
-        """
+    def dismiss(self) -> None:
+        """Let the threads end when they have nothing to do."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-            threads = list(self._threads)
-        deadline = time.monotonic() + _LAST_WORDS_S
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
 
     def watch(self, work: PycommWork) -> None:
         """Complete a work's future when it has ended."""
@@ -309,9 +333,7 @@ class Completer:
         if self._idle:
             self._changed.notify()
         else:
-            thread = threading.Thread(target=self._serve, name=f"{self._name}-futures", daemon=True)
-            self._threads.add(thread)
-            thread.start()
+            self._threads.add(_start(f"{self._name}-futures", self._serve))
 
     def _has_call(self) -> bool:
         return self._is_closed or bool(self._queue and not self._has_leader)
@@ -335,4 +357,4 @@ class Completer:
 
 def complete_alone(work: PycommWork) -> None:
     """Complete the future of a work that may end in any order (a message), on a thread of its own."""
-    threading.Thread(target=work.complete, name="pycomm-message-future", daemon=True).start()
+    _start("pycomm-message-future", work.complete)
