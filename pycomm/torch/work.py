@@ -22,13 +22,19 @@ __all__ = ["DONE", "Completer", "PycommWork", "complete_alone"]
 
 # C++ that gets a work forgets its Python half, and waits for the other half for ever: torch 2.6 wherever it
 # calls a Python process group, every torch where a program hands a work on, as DDP's join does with that of
-# one number ("who is still there"). So such works live on until somebody has waited for them, and those of
-# one number a little longer: what C++ asks for then is the future.
+# one number ("who is still there"). So such works live on here: a number's until many more have come,
+# since C++ asks them for their future after it has waited, the others until somebody has waited for them.
 _ARE_LOST: Final = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
 _ONE_NUMBER: Final = 16  # bytes
-_MAX_KEPT: Final = 1024  # of those that nobody waits for
+_MAX_KEPT: Final = 1024
 _kept: Final[OrderedDict[int, PycommWork]] = OrderedDict()
-_waited: Final[deque[PycommWork]] = deque(maxlen=64)
+
+
+def _is_number(outputs: list[Tensor]) -> bool:
+    """Whether that is one number and nothing that hangs on it: no larger memory, no graph of autograd."""
+    if len(outputs) != 1 or outputs[0].nbytes > _ONE_NUMBER or outputs[0].requires_grad:
+        return False
+    return bool(outputs[0].untyped_storage().nbytes() <= _ONE_NUMBER)
 
 
 class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
@@ -66,7 +72,8 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         self._error: Exception | None = None
         self._source = -1
         self._ended = False
-        if _ARE_LOST or self._is_number():
+        self._is_number = _is_number(outputs)
+        if _ARE_LOST or self._is_number:
             _kept[id(self)] = self
             if len(_kept) > _MAX_KEPT:
                 _kept.popitem(last=False)
@@ -83,14 +90,14 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
             self._settle(seconds(timeout))
         if self._seen is not None:
             self._seen.wait()
-        if _kept.pop(id(self), None) is not None and self._is_number():
-            _waited.append(self)
+        self._let_go()
         if self._error is not None:
             raise self._error
         return True
 
-    def _is_number(self) -> bool:
-        return len(self._outputs) == 1 and self._outputs[0].nbytes <= _ONE_NUMBER
+    def _let_go(self) -> None:
+        if not self._is_number:
+            _kept.pop(id(self), None)
 
     def show(self, span: Any) -> None:
         """Let torch's profiler see the operation until it ends; called before anybody else has the work.
@@ -176,18 +183,19 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
 
         It knows no devices: what it completes with has reached its device already.
         """
+        has_ended = self.is_completed()
         with self._lock:
-            future = self._future
-            if future is None:
-                future = self._promise(torch.futures.Future())
-                is_first = True
-            else:
-                is_first = False
-        if is_first:
-            if self._watch is None or self.is_completed():
-                self.complete()
-            else:
-                self._watch(self)
+            if self._future is not None:
+                return self._future
+            if has_ended and self._error is None:
+                self._future = torch.futures.Future()
+                self._future.set_result(self._outputs)
+                return self._future
+            future = self._promise(torch.futures.Future())
+        if has_ended or self._watch is None:
+            self.complete()
+        else:
+            self._watch(self)
         return future
 
     def _promise(self, end: torch.futures.Future[None]) -> torch.futures.Future[list[Tensor]]:
@@ -203,7 +211,7 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         self._settle()
         if self._end is not None:
             self._end.set_result(None)
-            _kept.pop(id(self), None)
+            self._let_go()
 
     def _outcome(self, _: torch.futures.Future[None]) -> list[Tensor]:
         if self._error is not None:
