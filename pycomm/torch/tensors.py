@@ -85,12 +85,16 @@ def memory_of(
     Raises
     ------
     Unsupported
-        Sparse and quantized tensors, and elements that cannot be combined like this.
+        Sparse, quantized and meta tensors, and elements that cannot be combined like this.
     """
     if tensor.layout is not torch.strided:
         raise Unsupported(
             f"pycomm moves dense tensors, and this one has layout {tensor.layout}; pass tensor.to_dense(), "
             "or its indices and values one by one (DDP: build the embedding with sparse=False)"
+        )
+    if tensor.is_meta:
+        raise Unsupported(
+            "a tensor on the meta device has no elements to move; make it on a device that has them"
         )
     tensor = tensor.detach()
     if not tensor.is_cpu:
