@@ -116,7 +116,7 @@ def results(family: int) -> None:
 
     def body(comm: pycomm.Communicator, say: Say) -> None:
         host = comm.rank // PER_HOST
-        say("ways", transports=comm._comm.transports, hosts=comm._hosts())
+        say("ways", transports=comm._comm.transports, hosts=comm._agreement.hosts())
         for count in (0, 1, 1000, 300_001):
             some_collectives(comm, count)
         some_collectives(comm, 1000, "hierarchical")
