@@ -43,7 +43,8 @@ $(VENV)/.run: pyproject.toml constraints.txt .ci/system
 
 $(VENV)/.dev: $(VENV)/.run
 	bash .ci/system test
-	$(PIP) install -q -c constraints.txt pytest pytest-mpi pytest-timeout hypothesis ruff mypy import-linter clang-format
+	$(PIP) install -q -c constraints.txt pytest pytest-mpi pytest-timeout hypothesis ruff mypy import-linter clang-format \
+	  expecttest
 	touch $@
 
 $(VENV)/.built: $(VENV)/.run pyproject.toml $(NATIVE)

@@ -126,7 +126,7 @@ def swap(suite: str, backend: str) -> None:
     )
     # What a rank needs is imported before ranks are forked, as torch is.
     if backend == "pycomm":
-        import pycomm.torch.groups  # noqa: F401
+        import pycomm.torch.groups  # noqa: F401 (for the ranks)
 
 
 def run_one(test: unittest.TestCase) -> tuple[str, str]:

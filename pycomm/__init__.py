@@ -3,8 +3,7 @@
 Whatever moves bytes is imported when it is first asked for: ``import pycomm`` costs little beyond NumPy.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pycomm.errors import (
     Aborted,
@@ -24,6 +23,7 @@ from pycomm.errors import (
     Unsupported,
     UsageError,
 )
+from pycomm.lazy import later
 from pycomm.types import CollectiveKind, DType, ReduceOp
 
 if TYPE_CHECKING:
@@ -57,22 +57,12 @@ __all__ = [
     "init",
 ]
 
-_LATER = {
-    "ANY": "pycomm.communicator",
-    "Communicator": "pycomm.communicator",
-    "IN_PLACE": "pycomm.buffers",
-    "init": "pycomm.job",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for by name (PEP 562)."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LATER[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    """Names, those not imported yet included."""
-    return sorted({*globals(), *_LATER})
+__getattr__, __dir__ = later(
+    __name__,
+    {
+        "ANY": "pycomm.communicator",
+        "Communicator": "pycomm.communicator",
+        "IN_PLACE": "pycomm.buffers",
+        "init": "pycomm.job",
+    },
+)

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, TypeAlias, overload
+from typing import Any, Final, Literal, overload
 
 import numpy as np
-import numpy.typing as npt
 
+from pycomm.agreement import Agreement
 from pycomm.backends.base import Backend, BackendComm, Call, Capabilities, GroupConfig, Work
 from pycomm.buffers import as_buffer, as_dtype
-from pycomm.calls import Prepared, as_op, check_rank, check_timeout, prepare, ragged_counts
+from pycomm.calls import Prepared, as_op, check_rank, check_timeout
+from pycomm.collective_calls import Elements
 from pycomm.config import setting
-from pycomm.errors import DeadlineExceeded, Mismatch, Unsupported, UsageError
+from pycomm.errors import Unsupported, UsageError
 from pycomm.events import Phase
-from pycomm.hosts import host_identity
 from pycomm.journal import Journal
 from pycomm.object_calls import ObjectCalls
-from pycomm.schedule import Schedule
+from pycomm.ragged_calls import RaggedCalls
 from pycomm.selection import Selector, forced_algorithms
-from pycomm.types import CollectiveKind, DType, ReduceOp
+from pycomm.types import CollectiveKind, ReduceOp
 from pycomm.work import DONE, Batch, Deferred, Finished, Pending
 
 __all__ = ["ANY", "Communicator"]
@@ -33,10 +32,9 @@ ANY: Final = -1
 
 _MAX_TAG: Final = 2**31 - 1
 _Kind = CollectiveKind
-Elements: TypeAlias = DType | str | npt.DTypeLike | None
 
 
-class Communicator(ObjectCalls):
+class Communicator(RaggedCalls, ObjectCalls):
     """A group of ranks that talk to one another.
 
     Made by :func:`pycomm.init`, :meth:`split` and :meth:`duplicate`. Every rank of the group makes the same
@@ -95,16 +93,21 @@ class Communicator(ObjectCalls):
         self._object_locks = {}
         self._is_closed = False
         self._children = 0
-        self._plans = 0
         self._in_flight: list[Work] = []
         self._deferred: Deferred | None = None
         self._sweep_at = 16
         self._batches: dict[int, Batch] = {}
-        self._host_numbers: tuple[int, ...] | None = None
         self._round_once = bool(setting("round_once"))
         forced = forced_algorithms(str(setting("algo")))
+        self._agreement = Agreement(config, self.abort)
         self._selector = Selector(
-            self._capabilities, self.backend, self.size, self.rank, forced, self._hosts, self._agree
+            self._capabilities,
+            self.backend,
+            self.size,
+            self.rank,
+            forced,
+            self._agreement.hosts,
+            self._agreement.same_schedule,
         )
         folder = str(setting("events"))
         self._journal = Journal(self.rank, self.name, folder)
@@ -150,497 +153,8 @@ class Communicator(ObjectCalls):
             self._remember(work)
         return work
 
-    # -------------------------------------------------------------------------------------------------
-    # collectives
-
-    def allreduce(
-        self,
-        send: Any,
-        recv: Any = None,
-        op: ReduceOp | str = "sum",
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        factor: float | None = None,
-        round_once: bool = False,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Combine everybody's ``send``; everybody gets the result.
-
-        Parameters
-        ----------
-        send
-            This rank's contribution; also takes the result when ``recv`` is ``None``.
-        recv
-            Takes the result; as many elements as ``send``.
-        op
-            ``sum prod min max avg premul_sum band bor bxor land lor``.
-        factor
-            For ``premul_sum``: what this rank's contribution is multiplied with.
-        round_once
-            For half and float8 types: accumulate in float32 in rank order and round once, so that the result
-            does not depend on the algorithm.
-        """
-        direct = self._direct
-        if (
-            direct is not None
-            and not async_op
-            and dtype is None
-            and factor is None
-            and not round_once
-            and algorithm is None
-            and direct(0, send, recv, op, -1, timeout_s)
-        ):
-            return DONE
-        return self._collective(
-            _Kind.ALLREDUCE, send, recv, async_op, algorithm,
-            op=op, timeout_s=timeout_s, dtype=dtype, factor=factor, round_once=round_once,
-        )  # fmt: skip
-
-    def allgather(
-        self,
-        send: Any,
-        recv: Any,
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Collect everybody's ``send``, in rank order, into everybody's ``recv``.
-
-        Parameters
-        ----------
-        send
-            This rank's block; in place: the block of ``recv`` that is this rank's, or ``IN_PLACE``.
-        recv
-            Takes ``size`` blocks.
-        """
-        direct = self._direct
-        if (
-            direct is not None
-            and not async_op
-            and dtype is None
-            and algorithm is None
-            and direct(1, send, recv, "sum", -1, timeout_s)
-        ):
-            return DONE
-        return self._collective(
-            _Kind.ALLGATHER, send, recv, async_op, algorithm, timeout_s=timeout_s, dtype=dtype
-        )
-
-    def reduce_scatter(
-        self,
-        send: Any,
-        recv: Any,
-        op: ReduceOp | str = "sum",
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        factor: float | None = None,
-        round_once: bool = False,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Combine everybody's ``send``; rank r gets block r of the result.
-
-        Parameters
-        ----------
-        send
-            ``size`` blocks.
-        recv
-            Takes one block; in place: the block of ``send`` that is this rank's, or ``IN_PLACE``; then the
-            other blocks of ``send`` hold nothing of use afterwards.
-        op, factor, round_once
-            As in :meth:`allreduce`.
-        """
-        direct = self._direct
-        if (
-            direct is not None
-            and not async_op
-            and dtype is None
-            and factor is None
-            and not round_once
-            and algorithm is None
-            and direct(2, send, recv, op, -1, timeout_s)
-        ):
-            return DONE
-        return self._collective(
-            _Kind.REDUCE_SCATTER, send, recv, async_op, algorithm,
-            op=op, timeout_s=timeout_s, dtype=dtype, factor=factor, round_once=round_once,
-        )  # fmt: skip
-
-    def alltoall(
-        self,
-        send: Any,
-        recv: Any,
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Send block r of ``send`` to rank r; block s of ``recv`` comes from rank s.
-
-        Parameters
-        ----------
-        send, recv
-            ``size`` blocks each; in place when they are one buffer, or one of them is ``IN_PLACE``.
-        """
-        direct = self._direct
-        if (
-            direct is not None
-            and not async_op
-            and dtype is None
-            and algorithm is None
-            and direct(3, send, recv, "sum", -1, timeout_s)
-        ):
-            return DONE
-        return self._collective(
-            _Kind.ALLTOALL, send, recv, async_op, algorithm, timeout_s=timeout_s, dtype=dtype
-        )
-
-    def broadcast(
-        self,
-        buf: Any,
-        root: int = 0,
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Copy the root's ``buf`` into everybody's.
-
-        Parameters
-        ----------
-        buf
-            Read at the root, written on every other rank; the same number of elements everywhere.
-        root
-            Whose data.
-        """
-        direct = self._direct
-        if (
-            direct is not None
-            and not async_op
-            and dtype is None
-            and algorithm is None
-            and direct(4, buf, buf, "sum", root, timeout_s)
-        ):
-            return DONE
-        return self._collective(
-            _Kind.BROADCAST, buf, buf, async_op, algorithm, root=root, timeout_s=timeout_s, dtype=dtype
-        )
-
-    def reduce(
-        self,
-        send: Any,
-        recv: Any = None,
-        op: ReduceOp | str = "sum",
-        root: int = 0,
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        factor: float | None = None,
-        round_once: bool = False,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Combine everybody's ``send``; the root gets the result.
-
-        Parameters
-        ----------
-        send
-            This rank's contribution.
-        recv
-            Takes the result at the root; ``None`` or ``IN_PLACE`` there puts it into ``send``. Ignored
-            elsewhere.
-        op, factor, round_once
-            As in :meth:`allreduce`.
-        root
-            Who gets the result.
-        """
-        direct = self._direct
-        if (
-            direct is not None
-            and not async_op
-            and dtype is None
-            and factor is None
-            and not round_once
-            and algorithm is None
-            and direct(5, send, recv, op, root, timeout_s)
-        ):
-            return DONE
-        return self._collective(
-            _Kind.REDUCE, send, recv, async_op, algorithm,
-            op=op, root=root, timeout_s=timeout_s, dtype=dtype, factor=factor, round_once=round_once,
-        )  # fmt: skip
-
-    def gather(
-        self,
-        send: Any,
-        recv: Any = None,
-        root: int = 0,
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Collect everybody's ``send``, in rank order, into the root's ``recv``.
-
-        Parameters
-        ----------
-        send
-            This rank's block; in place at the root: its block of ``recv``, or ``IN_PLACE``.
-        recv
-            Takes ``size`` blocks at the root. Ignored elsewhere.
-        root
-            Who gets the blocks.
-        """
-        direct = self._direct
-        if (
-            direct is not None
-            and not async_op
-            and dtype is None
-            and algorithm is None
-            and direct(6, send, recv, "sum", root, timeout_s)
-        ):
-            return DONE
-        return self._collective(
-            _Kind.GATHER, send, recv, async_op, algorithm, root=root, timeout_s=timeout_s, dtype=dtype
-        )
-
-    def scatter(
-        self,
-        send: Any,
-        recv: Any,
-        root: int = 0,
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Hand block r of the root's ``send`` to rank r.
-
-        Parameters
-        ----------
-        send
-            ``size`` blocks at the root. Ignored elsewhere.
-        recv
-            Takes one block; in place at the root: its block of ``send``, or ``IN_PLACE``.
-        root
-            Whose blocks.
-        """
-        direct = self._direct
-        if (
-            direct is not None
-            and not async_op
-            and dtype is None
-            and algorithm is None
-            and direct(7, send, recv, "sum", root, timeout_s)
-        ):
-            return DONE
-        return self._collective(
-            _Kind.SCATTER, send, recv, async_op, algorithm, root=root, timeout_s=timeout_s, dtype=dtype
-        )
-
-    def barrier(
-        self, *, async_op: bool = False, timeout_s: float | None = None, algorithm: str | None = None
-    ) -> Work:
-        """Wait until every rank has called it."""
-        direct = self._direct
-        if (
-            direct is not None
-            and not async_op
-            and algorithm is None
-            and direct(8, None, None, "sum", -1, timeout_s)
-        ):
-            return DONE
-        call = Call(_Kind.BARRIER, DType.UINT8, timeout_s=check_timeout(timeout_s))
-        return self._submit(Prepared(call), async_op, algorithm)
-
-    # ------------------------------------------------------------------------------------------ ragged
-    # collectives
-
-    def allgatherv(
-        self,
-        send: Any,
-        recv: Any,
-        counts: Sequence[int] | npt.ArrayLike,
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Collect blocks of different sizes into everybody's ``recv``.
-
-        Parameters
-        ----------
-        send
-            This rank's block, of ``counts[rank]`` elements; in place as in :meth:`allgather`.
-        recv
-            Takes all blocks, one behind the other in rank order.
-        counts
-            Elements of each rank's block; the same on every rank.
-        """
-        return self._ragged(_Kind.ALLGATHERV, send, recv, counts, async_op, algorithm, -1, timeout_s, dtype)
-
-    def reduce_scatterv(
-        self,
-        send: Any,
-        recv: Any,
-        counts: Sequence[int] | npt.ArrayLike,
-        op: ReduceOp | str = "sum",
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        factor: float | None = None,
-        round_once: bool = False,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Combine everybody's ``send``; rank r gets block r of the result, of ``counts[r]`` elements.
-
-        Parameters
-        ----------
-        send
-            All blocks, one behind the other.
-        recv
-            Takes ``counts[rank]`` elements; in place as in :meth:`reduce_scatter`.
-        counts
-            Elements of each rank's block; the same on every rank.
-        op, factor, round_once
-            As in :meth:`allreduce`.
-        """
-        table = ragged_counts(counts, self.size, "counts")
-        return self._collective(
-            _Kind.REDUCE_SCATTERV, send, recv, async_op, algorithm, counts=table,
-            op=op, timeout_s=timeout_s, dtype=dtype, factor=factor, round_once=round_once,
-        )  # fmt: skip
-
-    def alltoallv(
-        self,
-        send: Any,
-        send_counts: Sequence[int] | npt.ArrayLike,
-        recv: Any,
-        recv_counts: Sequence[int] | npt.ArrayLike | None = None,
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Send blocks of different sizes to everybody.
-
-        Parameters
-        ----------
-        send, recv
-            The blocks for (from) ranks 0, 1, ..., one behind the other.
-        send_counts
-            Elements for each rank; or the whole table, row s for what rank s sends, the same on every rank.
-        recv_counts
-            Elements from each rank; ``None`` when ``send_counts`` is the whole table.
-
-        Raises
-        ------
-        Mismatch
-            A rank expects another count than its peer sends.
-
-        Notes
-        -----
-        Without the whole table the ranks first exchange their counts, by an allgather of ``2 * size``
-        numbers; with it nothing is exchanged. An asynchronous call does not wait for that exchange, but the
-        next collective of this communicator does, since it must come after.
-        """
-
-        def perform(table: npt.NDArray[np.int64]) -> Work:
-            return self._collective(
-                _Kind.ALLTOALLV,
-                send,
-                recv,
-                async_op,
-                algorithm,
-                counts=table,
-                timeout_s=timeout_s,
-                dtype=dtype,
-            )
-
-        if recv_counts is None:
-            return perform(ragged_counts(send_counts, self.size**2, "send_counts (recv_counts is None)"))
-        self._refuse_batch("alltoallv without the whole table of counts")
-        mine = np.stack(
-            [
-                ragged_counts(send_counts, self.size, "send_counts"),
-                ragged_counts(recv_counts, self.size, "recv_counts"),
-            ]
-        )
-        table = np.empty((self.size, 2, self.size), np.int64)
-        exchange = self.allgather(mine, table, async_op=async_op, timeout_s=timeout_s)
-        if not async_op:
-            return perform(self._sent_counts(table))
-
-        def begin() -> Work:
-            with self._lock:
-                self._deferred = None
-                self._restore_shortcut()
-            return perform(self._sent_counts(table))
-
-        with self._lock:
-            self._deferred, self._direct = Deferred(exchange, begin), None
-            return self._deferred
-
-    def gatherv(
-        self,
-        send: Any,
-        recv: Any,
-        counts: Sequence[int] | npt.ArrayLike,
-        root: int = 0,
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Collect blocks of different sizes into the root's ``recv``.
-
-        Parameters
-        ----------
-        send, recv, root
-            As in :meth:`gather`.
-        counts
-            Elements of each rank's block; the same on every rank.
-        """
-        return self._ragged(_Kind.GATHERV, send, recv, counts, async_op, algorithm, root, timeout_s, dtype)
-
-    def scatterv(
-        self,
-        send: Any,
-        recv: Any,
-        counts: Sequence[int] | npt.ArrayLike,
-        root: int = 0,
-        *,
-        async_op: bool = False,
-        timeout_s: float | None = None,
-        dtype: Elements = None,
-        algorithm: str | None = None,
-    ) -> Work:
-        """Hand blocks of different sizes from the root to everybody.
-
-        Parameters
-        ----------
-        send, recv, root
-            As in :meth:`scatter`.
-        counts
-            Elements of each rank's block; the same on every rank.
-        """
-        return self._ragged(_Kind.SCATTERV, send, recv, counts, async_op, algorithm, root, timeout_s, dtype)
-
-    # ---------------------------------------------------------------------------------------------- point to
-    # point
+    # ----------------------------------------------------------------------------------------------------
+    # messages
 
     def send(
         self,
@@ -888,40 +402,6 @@ class Communicator(ObjectCalls):
     # -----------------------------------------------------------------------------------------------------
     # internals
 
-    def _collective(
-        self,
-        kind: CollectiveKind,
-        send: Any,
-        recv: Any,
-        async_op: bool,
-        algorithm: str | None,
-        *,
-        round_once: bool = False,
-        **options: Any,
-    ) -> Work:
-        """Go the long way: check, choose, launch."""
-        prepared = prepare(
-            kind, self.size, self.rank, send, recv, round_once=round_once or self._round_once, **options
-        )
-        return self._submit(prepared, async_op, algorithm)
-
-    def _ragged(
-        self,
-        kind: CollectiveKind,
-        send: Any,
-        recv: Any,
-        counts: Any,
-        async_op: bool,
-        algorithm: str | None,
-        root: int,
-        timeout_s: float | None,
-        dtype: Any,
-    ) -> Work:
-        table = ragged_counts(counts, self.size, "counts")
-        return self._collective(
-            kind, send, recv, async_op, algorithm, root=root, counts=table, timeout_s=timeout_s, dtype=dtype
-        )
-
     def _submit(self, prepared: Prepared, async_op: bool, algorithm: str | None) -> Work:
         call = prepared.call
         if self._is_closed:
@@ -957,7 +437,6 @@ class Communicator(ObjectCalls):
             self._in_flight.append(work)
 
     def _refuse_batch(self, what: str) -> None:
-        """Refuse what must exchange something before it can go on."""
         if self._open_batch() is not None:
             raise UsageError(f"{what} cannot be part of a batch, since it blocks; call it outside the batch")
 
@@ -984,6 +463,17 @@ class Communicator(ObjectCalls):
         if not self._batches and self._deferred is None:
             self._direct = self._shortcut
 
+    def _defer(self, first: Work, then: Callable[[], Work]) -> Work:
+        def begin() -> Work:
+            with self._lock:
+                self._deferred = None
+                self._restore_shortcut()
+            return then()
+
+        with self._lock:
+            self._deferred, self._direct = Deferred(first, begin), None
+            return self._deferred
+
     def _start_deferred(self) -> None:
         """Start the operation that waits for another, so that what comes next comes after it."""
         deferred = self._deferred
@@ -993,63 +483,6 @@ class Communicator(ObjectCalls):
                 if self._deferred is deferred:
                     self._deferred = None
                     self._restore_shortcut()
-
-    def _sent_counts(self, table: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Check the table of an alltoallv; every rank sees the same one, so all raise or none does."""
-        sent, expected = table[:, 0, :], table[:, 1, :].T
-        wrong = np.argwhere(sent != expected)
-        if len(wrong):
-            src, dst = (int(i) for i in wrong[0])
-            raise Mismatch(
-                f"alltoallv in group {self.name!r}: rank {src} sends {int(sent[src, dst])} elements to rank "
-                f"{dst}, "
-                f"which expects {int(expected[src, dst])}"
-            )
-        return np.ascontiguousarray(sent).reshape(-1)
-
-    def _hosts(self, timeout_s: float | None = None) -> tuple[int, ...]:
-        """Host number of each rank, in order of first appearance; ``()`` when all share one."""
-        if self._host_numbers is None:
-            names = self._exchange("host", host_identity(), timeout_s)
-            numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
-            self._host_numbers = tuple(numbers[name] for name in names) if len(numbers) > 1 else ()
-        return self._host_numbers
-
-    def _agree(self, schedule: Schedule, timeout_s: float | None) -> None:
-        """Compare a schedule's digest with the other ranks' before it first runs."""
-        with self._lock:
-            index, self._plans = self._plans, self._plans + 1
-        mine = f"{schedule.name} for {schedule.kind.label}, digest {schedule.digest().hex()}".encode()
-        for rank, other in enumerate(self._exchange(f"plan/{index}", mine, timeout_s)):
-            if other != mine:
-                raise Mismatch(
-                    f"group {self.name!r}: rank {self.rank} is about to run {mine.decode()}, rank {rank} "
-                    f"{other.decode()}; ranks must make the same calls with the same settings"
-                )
-
-    def _exchange(self, topic: str, value: bytes, timeout_s: float | None = None) -> list[bytes]:
-        """Collect a value of every rank through the store; a rank that does not come is the group's end."""
-        if self.size == 1:
-            return [value]
-        store = self._config.store
-        store.set(f"{self.name}/{topic}/{self.rank}", value)
-        limit_s = self._config.timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + limit_s
-        values: list[bytes] = []
-        for rank in range(self.size):
-            left = max(0.0, deadline - time.monotonic())
-            try:
-                values.append(store.get(f"{self.name}/{topic}/{rank}", timeout_s=left))
-            except DeadlineExceeded as error:
-                failure = DeadlineExceeded(
-                    f"group {self.name!r}: rank {rank} has not come within {limit_s:g} s to the call that "
-                    f"rank {self.rank} makes (and waits to compare {topic})",
-                    group=self.name,
-                    ranks=(rank,),
-                )
-                self.abort(str(failure))
-                raise failure from error
-        return values
 
 
 def _check_tag(tag: int) -> int:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TextIO
 
 import msgspec
 
@@ -263,7 +263,7 @@ def logger(part: str) -> logging.Logger:
     return logging.getLogger(f"pycomm.{part}")
 
 
-class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+class _Handler(logging.StreamHandler[TextIO]):
     """Ours, so that it can be found again: pycomm never touches a handler that somebody else installed."""
 
     loggers: Sequence[logging.Logger] = ()

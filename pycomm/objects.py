@@ -66,7 +66,7 @@ def _pack(obj: Any, depth: int = 0) -> Any:
     )
 
 
-def _pack_int(obj: int, depth: int) -> Any:  # noqa: ARG001 (one signature for all)
+def _pack_int(obj: int, _depth: int) -> Any:
     if -(2**63) <= obj < 2**64:
         return obj
     return msgspec.msgpack.Ext(_BIG_INT, obj.to_bytes(obj.bit_length() // 8 + 1, "little", signed=True))
@@ -83,15 +83,15 @@ def _pack_dict(obj: dict[Any, Any], depth: int) -> Any:
 
 
 _PACKERS: Final[dict[type, Callable[[Any, int], Any]]] = {
-    type(None): lambda obj, depth: None,  # noqa: ARG005
+    type(None): lambda _obj, _depth: None,
     int: _pack_int,
     list: _pack_items,
     dict: _pack_dict,
     tuple: lambda obj, depth: _ext(_TUPLE, _pack_items(obj, depth)),
     set: lambda obj, depth: _ext(_SET, _pack_items(obj, depth)),
     frozenset: lambda obj, depth: _ext(_FROZENSET, _pack_items(obj, depth)),
-    complex: lambda obj, depth: _ext(_COMPLEX, [obj.real, obj.imag]),  # noqa: ARG005
-    bytearray: lambda obj, depth: msgspec.msgpack.Ext(_BYTEARRAY, bytes(obj)),  # noqa: ARG005
+    complex: lambda obj, _depth: _ext(_COMPLEX, [obj.real, obj.imag]),
+    bytearray: lambda obj, _depth: msgspec.msgpack.Ext(_BYTEARRAY, bytes(obj)),
 }
 
 

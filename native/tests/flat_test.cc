@@ -769,9 +769,10 @@ TEST(Flat, WhoLeavesAtItsDeadlineIsNotReadAnyMore) {
   constexpr std::size_t kBytes = std::size_t{64} << 20;
   World world(2);
   run_all(world, {make(Kind::gather, 2, 1 << 20, false)});
-  Bytes send(kBytes, std::byte{1});
+  std::vector<Bytes> sent(2, Bytes(kBytes, std::byte{1}));  // of its own for each: a rank copies its own by itself
   const std::unique_ptr<std::byte[]> recv(new std::byte[2 * kBytes]);  // not touched yet: reading takes its time
   world.each([&](int rank) {
+    Bytes& send = sent[static_cast<std::size_t>(rank)];
     FlatCall call;
     call.desc = describe_call(Kind::gather, kBytes, DType::uint8, ReduceOp::sum, 0);
     call.send = send.data();

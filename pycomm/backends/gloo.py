@@ -142,7 +142,7 @@ def _device(torch: Any, config: GroupConfig) -> Any:
 def _torch_store(torch: Any, config: GroupConfig) -> Any:
     """Give torch our store in its own form."""
 
-    class Adapter(torch.distributed.Store):  # type: ignore[misc]
+    class Adapter(torch.distributed.Store):  # type: ignore[misc]  # torch has no types for it
         def set(self, key: str, value: Any) -> None:
             config.store.set(
                 _key(config.name, key), value.encode() if isinstance(value, str) else bytes(value)
@@ -329,7 +329,7 @@ class GlooComm:
         self.join_threads(min(_LEAVE_S, self._timeout_s))
         if self._failure is None:
             self._group = None
-            self._operations = None  # type: ignore[assignment]
+            self._operations = None  # type: ignore[assignment]  # a closed group launches nothing
 
     def join_threads(self, timeout_s: float) -> None:
         """Wait for threads that may be inside torch: one that returns from it while Python ends is fatal."""

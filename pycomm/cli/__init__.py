@@ -48,7 +48,7 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (the signature is click's)
         return sorted(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's)
         if cmd_name not in _COMMANDS:
             return None
         command = importlib.import_module(f"pycomm.cli.{cmd_name}").command
@@ -56,7 +56,7 @@ class _LazyGroup(click.Group):
             raise errors.InternalError(f"pycomm.cli.{cmd_name}.command is no click command")
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (click's)
         with formatter.section("Commands"):
             formatter.write_dl(sorted(_COMMANDS.items()))
 
@@ -92,7 +92,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.Abort:
         click.echo("pycomm: interrupted", err=True)
         return 130
-    except Exception as error:
+    except Exception as error:  # shown, and told by the exit code
         code = exit_code(error)
         if code == 70:
             traceback.print_exc()

@@ -94,8 +94,7 @@ def _takes_source(function: _Command) -> _Command:
 
     wrapped.__doc__ = function.__doc__
     wrapped.__name__ = function.__name__
-    # click keeps the options that the function already has in this attribute.
-    wrapped.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
+    wrapped.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]  # click's own
     decorators = (
         click.argument("source", metavar="FILE|ALGORITHM"),
         click.argument("collective", required=False, type=click.Choice(_COLLECTIVES), metavar="[COLLECTIVE]"),

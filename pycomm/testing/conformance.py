@@ -102,7 +102,7 @@ def run_rank(comm: Communicator, quick: bool = False) -> list[Outcome]:
                 scenario(comm)
             except CommError:
                 raise
-            except Exception as error:
+            except Exception as error:  # as for the cells
                 status, detail = "fail", f"rank {comm.rank}: {type(error).__name__}: {error}"
             outcomes.append(Outcome(comm.size, "scenarios", name, "scenarios", name, status, detail))
     except CommError as error:

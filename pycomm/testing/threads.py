@@ -69,7 +69,7 @@ def run_threads(
         try:
             with Communicator(provider, config) as comm:
                 results[rank] = target(comm)
-        except BaseException as error:
+        except BaseException as error:  # raised below, with the other ranks'
             errors[rank] = error
             order.append(rank)
 

@@ -8,11 +8,11 @@ group.
 >>> dist.init_process_group("pycomm")  # doctest: +SKIP
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch  # noqa: F401 (first of all: at its end it loads our entry point, which needs all of register)
 
+from pycomm.lazy import later
 from pycomm.torch.register import BACKEND_NAME, register
 
 if TYPE_CHECKING:
@@ -29,20 +29,15 @@ __all__ = [
     "shrink_group",
 ]
 
-_LATER = {
-    "Options": "pycomm.torch.options",
-    "ProcessGroupPycomm": "pycomm.torch.process_group",
-    "monitored_barrier": "pycomm.torch.groups",
-    "shrink_group": "pycomm.torch.groups",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for by name (PEP 562)."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LATER[name]), name)
-    return value
+__getattr__, __dir__ = later(
+    __name__,
+    {
+        "Options": "pycomm.torch.options",
+        "ProcessGroupPycomm": "pycomm.torch.process_group",
+        "monitored_barrier": "pycomm.torch.groups",
+        "shrink_group": "pycomm.torch.groups",
+    },
+)
 
 
 register()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 if TYPE_CHECKING:
-    from pycomm.torch.process_group import ProcessGroupPycomm
+    from pycomm.torch.group_base import GroupBase
 
 __all__ = ["BackendView"]
 
@@ -28,7 +28,7 @@ class BackendView:
     )
     supports_time_estimate: Final = False
 
-    def __init__(self, group: ProcessGroupPycomm) -> None:
+    def __init__(self, group: GroupBase) -> None:
         self._group = group
 
     def __getattr__(self, name: str) -> Any:

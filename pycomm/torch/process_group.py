@@ -8,7 +8,6 @@ both names are there.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -19,14 +18,23 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pycomm.backends.base import Work as CoreWork
-from pycomm.communicator import ANY, Communicator
+from pycomm.communicator import ANY
 from pycomm.errors import UsageError
-from pycomm.torch.backend_view import BackendView
+from pycomm.torch.group_base import GroupBase
 from pycomm.torch.operation import operation
 from pycomm.torch.options import Options, is_async, listed, only, op_of, root_of, seconds
-from pycomm.torch.register import BACKEND_NAME
-from pycomm.torch.tensors import DTYPES, Memory, Packed, memory_of, packed
-from pycomm.torch.work import DONE, Completer, PycommWork, complete_alone
+from pycomm.torch.tensors import (
+    DTYPES,
+    Memory,
+    Packed,
+    copied_to,
+    in_rows,
+    is_plain,
+    memory_of,
+    packed,
+    sorted_by_size,
+)
+from pycomm.torch.work import DONE, PycommWork, complete_alone
 from pycomm.types import ReduceOp
 
 __all__ = ["ProcessGroupPycomm"]
@@ -35,7 +43,7 @@ _ALLREDUCE, _ALLGATHER, _REDUCE_SCATTER, _ALLTOALL, _BROADCAST = (int(kind) for 
 _SUM: Final = int(ReduceOp.SUM)
 
 
-class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has no types for it
+class ProcessGroupPycomm(GroupBase):
     """A process group of torch whose bytes are moved by pycomm.
 
     Made by ``init_process_group("pycomm")``, ``new_group(backend="pycomm")`` and
@@ -62,19 +70,6 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         Backends that serve other devices of this group, as in ``"cpu:pycomm,cuda:nccl"``.
     """
 
-    def __init__(self, comm: Communicator, options: Options, store: Any) -> None:
-        super().__init__(comm.rank, comm.size)
-        self.communicator, self.options = comm, options
-        self.others: dict[str, Any] = {}
-        self._store = store
-        self._timeout_s: float | None = None
-        self._sequence = 0
-        self._completer = Completer(comm.name)
-        self._coalescing: list[PycommWork] | None = None
-        self._group_name, self._group_desc = comm.name, "undefined"
-        self._barriers = 0
-        self.splits = 0
-
     # --------------------------------------------------------------------------------------------------------
     # collectives
 
@@ -95,14 +90,9 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
     def allreduce_coalesced(self, tensors: list[Tensor], opts: Any = None) -> dist.Work:
         """Combine each of several tensors; small ones travel together."""
         op, factor = op_of(opts)
-        small: dict[torch.dtype, list[Tensor]] = {}
-        calls: list[Memory | Packed] = []
-        for tensor in tensors:
-            if tensor.nbytes < self.options.fuse_below:
-                small.setdefault(tensor.dtype, []).append(tensor)
-            else:
-                calls.append(memory_of(tensor, op, writes=True))
-        calls += [packed(fused, op, writes=True) for fused in small.values()]
+        small, large = sorted_by_size(tensors, self.options.fuse_below)
+        calls: list[Memory | Packed] = [memory_of(tensors[i], op, writes=True) for i in large]
+        calls += [packed([tensors[i] for i in some], op, writes=True) for some in small]
         how = self._how(opts)
         works = [
             self.communicator.allreduce(call.array, op=op, factor=factor, dtype=call.dtype, **how)
@@ -161,7 +151,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
     ) -> dist.Work:
         """Do several of :meth:`all_gather_single`; small ones travel together."""
         comm, how = self.communicator, self._how(opts)
-        small, large = self._sorted_by_size(inputs)
+        small, large = sorted_by_size(inputs, self.options.fuse_below)
         works: list[CoreWork] = []
         memories: list[Memory | Packed] = []
         for i in large:
@@ -175,7 +165,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
             columns = np.split(gathered, np.cumsum(fused.counts)[:-1], axis=1)
             memories.append(fused)
             for i, column in zip(some, columns, strict=True):
-                memories.append(_copied_to(memory_of(outputs[i], writes=True, reads=False), column))
+                memories.append(copied_to(memory_of(outputs[i], writes=True, reads=False), column))
         return self._work(works, list(outputs), *memories)
 
     @operation("all_gather", sends=1)
@@ -263,7 +253,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         """Do several of :meth:`reduce_scatter_single`; small ones travel together."""
         comm, (op, factor) = self.communicator, op_of(opts)
         how = {"factor": factor, **self._how(opts)}
-        small, large = self._sorted_by_size(inputs)
+        small, large = sorted_by_size(inputs, self.options.fuse_below)
         works, memories = [], []
         for i in large:
             send, recv = memory_of(inputs[i], op), memory_of(outputs[i], op, writes=True, reads=False)
@@ -276,7 +266,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
             works.append(comm.reduce_scatter(rows, fused, op, dtype=blocks[0].dtype, **how))
             parts = np.split(fused, np.cumsum([block.array.size // comm.size for block in blocks])[:-1])
             for i, part in zip(some, parts, strict=True):
-                memories.append(_copied_to(memory_of(outputs[i], op, writes=True, reads=False), part))
+                memories.append(copied_to(memory_of(outputs[i], op, writes=True, reads=False), part))
         return self._work(works, list(outputs), *memories)
 
     @operation("all_to_all", sends=1)
@@ -292,8 +282,8 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         """Send block r of ``input`` to rank r; blocks are equal, or as many rows as the split sizes say."""
         comm = self.communicator
         if output_split_sizes or input_split_sizes:
-            send = _in_rows(memory_of(input), input, input_split_sizes, comm.size, "input")
-            recv = _in_rows(
+            send = in_rows(memory_of(input), input, input_split_sizes, comm.size, "input")
+            recv = in_rows(
                 memory_of(output, writes=True, reads=False), output, output_split_sizes, comm.size, "output"
             )
             return self._exchange(send, recv, [output], opts, timeout)
@@ -395,75 +385,6 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         work.show(span)
         return work
 
-    def getBackendName(self) -> str:
-        """Name of the backend."""
-        return BACKEND_NAME
-
-    def name(self) -> str:
-        """Name of the backend."""
-        return BACKEND_NAME
-
-    def getGroupName(self) -> str:
-        """Name that torch gave the group."""
-        return self._group_name
-
-    def setGroupName(self, name: str) -> None:
-        """Take the name that torch gives the group."""
-        self._group_name = name
-
-    def getGroupDesc(self) -> str:
-        """Describe the group, in the words of whoever made it."""
-        return self._group_desc
-
-    def setGroupDesc(self, description: str) -> None:
-        """Take the description."""
-        self._group_desc = description
-
-    _set_group_name, _set_group_desc = setGroupName, setGroupDesc
-    group_name = property(getGroupName, setGroupName)
-    pg_name = group_name
-    group_desc = property(getGroupDesc, setGroupDesc)
-
-    @property
-    def _device_types(self) -> list[torch.device]:
-        """Devices whose tensors the group takes: the host's and the accelerator's that is here."""
-        types = {"cpu": None, **dict.fromkeys(self.others)}
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        if accelerator is not None:
-            types[accelerator.type] = None
-        return [torch.device(kind) for kind in types]
-
-    def _get_backend(self, device: torch.device | str) -> Any:
-        """Return what serves a device: another backend in a mixed group, else a view of this group."""
-        return self.others.get(torch.device(device).type) or BackendView(self)
-
-    def _get_sequence_number_for_group(self) -> int:
-        """Return how many collectives this rank has started."""
-        return self._sequence
-
-    def _set_sequence_number_for_group(self) -> None:
-        """Do nothing: pycomm's sequence numbers begin at the same value everywhere."""
-
-    def get_group_store(self) -> Any:
-        """Return torch's store, below this group's prefix."""
-        return self._store
-
-    def set_timeout(self, timeout: timedelta) -> None:
-        """Change the deadline of operations that name none."""
-        given = seconds(timeout)
-        if given is None:
-            raise UsageError(f"timeout={timeout} is not a positive span of time")
-        self._timeout_s = given
-        for other in self.others.values():
-            other._set_default_timeout(timeout)
-
-    _set_default_timeout = set_timeout
-
-    def next_barrier(self) -> int:
-        """Return the number of the next monitored barrier."""
-        self._barriers += 1
-        return self._barriers
-
     def split_group(
         self,
         new_ranks: Sequence[int],
@@ -490,30 +411,8 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         group._group_name, group._group_desc = name, group_desc or f"{self._group_desc}:split"
         return group
 
-    def abort(self) -> None:
-        """End every operation of the group on every rank, then release it."""
-        self.communicator.abort("torch.distributed aborted the process group")
-        self._release()
-        for other in self.others.values():
-            other.abort()
-
-    def shutdown(self) -> None:
-        """Release the group. Operations under way get a moment to end; then they are aborted."""
-        deadline = time.monotonic() + _GRACE_S
-        while self.communicator.is_busy and time.monotonic() < deadline:
-            time.sleep(0.001)
-        if self.communicator.is_busy:
-            self.communicator.abort("the process group was destroyed with operations under way")
-        self._release()
-        for other in self.others.values():
-            other.shutdown()
-
     # --------------------------------------------------------------------------------------------------------
     # internals
-
-    def _release(self) -> None:
-        self.communicator.close()
-        self._completer.close()
 
     def _plain(
         self, kind: int, send: Tensor, recv: Tensor, how: dict[str, Any], op: int = _SUM, root: int = -1
@@ -523,7 +422,7 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
         if (
             dtype is None
             or recv.dtype is not send.dtype
-            or not (_is_plain(send) and (recv is send or _is_plain(recv)))
+            or not (is_plain(send) and (recv is send or is_plain(recv)))
         ):
             return None
         comm, sent, received = self.communicator, send.data_ptr(), recv.data_ptr()
@@ -598,46 +497,3 @@ class ProcessGroupPycomm(dist.ProcessGroup):  # type: ignore[misc] # torch has n
             send.array, send.counts, recv.array, recv.counts, dtype=send.dtype, **self._how(opts, timeout)
         )
         return self._work([work], outputs, send, recv)
-
-    def _sorted_by_size(self, tensors: Sequence[Tensor]) -> tuple[list[list[int]], list[int]]:
-        """Return indices of the tensors to fuse, those of a type together, and of those that go alone."""
-        small: dict[torch.dtype, list[int]] = {}
-        large = []
-        for i, tensor in enumerate(tensors):
-            if tensor.nbytes < self.options.fuse_below:
-                small.setdefault(tensor.dtype, []).append(i)
-            else:
-                large.append(i)
-        return list(small.values()), large
-
-
-_GRACE_S: Final = 5.0
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether the tensor is nothing but contiguous memory of the host."""
-    return tensor.is_cpu and tensor.layout is torch.strided and tensor.is_contiguous() and not tensor.is_neg()
-
-
-def _copied_to(target: Memory, source: Any) -> Memory:
-    """Memory that is filled from elsewhere when the operation has ended."""
-
-    def finish() -> None:
-        target.array[...] = source.reshape(target.array.shape)
-        if target.finish is not None:
-            target.finish()
-
-    return Memory(target.array, target.dtype, finish)
-
-
-def _in_rows(memory: Memory, tensor: Tensor, splits: Sequence[int], size: int, role: str) -> Packed:
-    """Cut a tensor's memory into blocks of whole rows."""
-    rows = tensor.size(0) if tensor.dim() else 1
-    sizes = [int(split) for split in splits] or [rows // size] * size
-    if len(sizes) != size or sum(sizes) != rows or min(sizes) < 0:
-        raise UsageError(
-            f"all_to_all_single: {role} has {rows} rows, and its split sizes are {sizes}; they must be one "
-            f"for each of the {size} ranks and add up to the rows"
-        )
-    row = memory.array.size // max(1, rows)
-    return Packed(memory.array, memory.dtype, [rows * row for rows in sizes], memory.finish)

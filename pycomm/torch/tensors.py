@@ -20,7 +20,17 @@ from torch import Tensor
 from pycomm.errors import Unsupported, UsageError
 from pycomm.types import DType, ReduceOp
 
-__all__ = ["DTYPES", "Memory", "Packed", "memory_of", "packed"]
+__all__ = [
+    "DTYPES",
+    "Memory",
+    "Packed",
+    "copied_to",
+    "in_rows",
+    "is_plain",
+    "memory_of",
+    "packed",
+    "sorted_by_size",
+]
 
 DTYPES: Final[dict[torch.dtype, DType]] = {
     torch.float64: DType.FLOAT64,
@@ -68,6 +78,11 @@ class Memory:
     finish: Callable[[], object] | None = None
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether the tensor is nothing but contiguous memory of the host."""
+    return tensor.is_cpu and tensor.layout is torch.strided and tensor.is_contiguous() and not tensor.is_neg()
+
+
 def memory_of(
     tensor: Tensor, op: ReduceOp | None = None, *, writes: bool = False, reads: bool = True
 ) -> Memory:
@@ -85,12 +100,16 @@ def memory_of(
     Raises
     ------
     Unsupported
-        Sparse and quantized tensors, and elements that cannot be combined like this.
+        Sparse, quantized and meta tensors, and elements that cannot be combined like this.
     """
     if tensor.layout is not torch.strided:
         raise Unsupported(
             f"pycomm moves dense tensors, and this one has layout {tensor.layout}; pass tensor.to_dense(), "
             "or its indices and values one by one (DDP: build the embedding with sparse=False)"
+        )
+    if tensor.is_meta:
+        raise Unsupported(
+            "a tensor on the meta device has no elements to move; make it on a device that has them"
         )
     tensor = tensor.detach()
     if not tensor.is_cpu:
@@ -133,6 +152,17 @@ def _staged(tensor: Tensor, op: ReduceOp | None, *, writes: bool, reads: bool) -
     host = tensor.to("cpu") if reads else torch.empty(tensor.shape, dtype=tensor.dtype)
     memory = memory_of(host, op, writes=writes, reads=reads)
     return Memory(memory.array, memory.dtype, partial(tensor.copy_, host) if writes else None)
+
+
+def copied_to(target: Memory, source: Any) -> Memory:
+    """Memory that is filled from elsewhere when the operation has ended."""
+
+    def finish() -> None:
+        target.array[...] = source.reshape(target.array.shape)
+        if target.finish is not None:
+            target.finish()
+
+    return Memory(target.array, target.dtype, finish)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +219,31 @@ def packed(
                 memory.finish()
 
     return Packed(flat, memories[0].dtype, counts, unpack if writes else None)
+
+
+def in_rows(memory: Memory, tensor: Tensor, splits: Sequence[int], size: int, role: str) -> Packed:
+    """Cut a tensor's memory into blocks of whole rows."""
+    rows = tensor.size(0) if tensor.dim() else 1
+    sizes = [int(split) for split in splits] or [rows // size] * size
+    if len(sizes) != size or sum(sizes) != rows or min(sizes) < 0:
+        raise UsageError(
+            f"all_to_all_single: {role} has {rows} rows, and its split sizes are {sizes}; they must be one "
+            f"for each of the {size} ranks and add up to the rows"
+        )
+    row = memory.array.size // max(1, rows)
+    return Packed(memory.array, memory.dtype, [rows * row for rows in sizes], memory.finish)
+
+
+def sorted_by_size(tensors: Sequence[Tensor], fuse_below: int) -> tuple[list[list[int]], list[int]]:
+    """Return indices of the tensors to fuse, those of a type together, and of those that go alone."""
+    small: dict[torch.dtype, list[int]] = {}
+    large = []
+    for i, tensor in enumerate(tensors):
+        if tensor.nbytes < fuse_below:
+            small.setdefault(tensor.dtype, []).append(i)
+        else:
+            large.append(i)
+    return list(small.values()), large
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor | None:

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -22,13 +22,19 @@ __all__ = ["DONE", "Completer", "PycommWork", "complete_alone"]
 
 # C++ that gets a work forgets its Python half, and waits for the other half for ever: torch 2.6 wherever it
 # calls a Python process group, every torch where a program hands a work on, as DDP's join does with that of
-# one number ("who is still there"). So such works live on until somebody has waited for them, and those of
-# one number a little longer: what C++ asks for then is the future.
+# one number ("who is still there"). So such works live on here: a number's until many more have come,
+# since C++ asks them for their future after it has waited, the others until somebody has waited for them.
 _ARE_LOST: Final = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
 _ONE_NUMBER: Final = 16  # bytes
-_MAX_KEPT: Final = 1024  # of those that nobody waits for
+_MAX_KEPT: Final = 1024
 _kept: Final[OrderedDict[int, PycommWork]] = OrderedDict()
-_waited: Final[deque[PycommWork]] = deque(maxlen=64)
+
+
+def _is_number(outputs: list[Tensor]) -> bool:
+    """Whether that is one number and nothing that hangs on it: no larger memory, no graph of autograd."""
+    if len(outputs) != 1 or outputs[0].nbytes > _ONE_NUMBER or outputs[0].requires_grad:
+        return False
+    return bool(outputs[0].untyped_storage().nbytes() <= _ONE_NUMBER)
 
 
 class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
@@ -66,7 +72,8 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         self._error: Exception | None = None
         self._source = -1
         self._ended = False
-        if _ARE_LOST or self._is_number():
+        self._is_number = _is_number(outputs)
+        if _ARE_LOST or self._is_number:
             _kept[id(self)] = self
             if len(_kept) > _MAX_KEPT:
                 _kept.popitem(last=False)
@@ -83,14 +90,14 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
             self._settle(seconds(timeout))
         if self._seen is not None:
             self._seen.wait()
-        if _kept.pop(id(self), None) is not None and self._is_number():
-            _waited.append(self)
+        self._let_go()
         if self._error is not None:
             raise self._error
         return True
 
-    def _is_number(self) -> bool:
-        return len(self._outputs) == 1 and self._outputs[0].nbytes <= _ONE_NUMBER
+    def _let_go(self) -> None:
+        if not self._is_number:
+            _kept.pop(id(self), None)
 
     def show(self, span: Any) -> None:
         """Let torch's profiler see the operation until it ends; called before anybody else has the work.
@@ -176,18 +183,19 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
 
         It knows no devices: what it completes with has reached its device already.
         """
+        has_ended = self.is_completed()
         with self._lock:
-            future = self._future
-            if future is None:
-                future = self._promise(torch.futures.Future())
-                is_first = True
-            else:
-                is_first = False
-        if is_first:
-            if self._watch is None or self.is_completed():
-                self.complete()
-            else:
-                self._watch(self)
+            if self._future is not None:
+                return self._future
+            if has_ended and self._error is None:
+                self._future = torch.futures.Future()
+                self._future.set_result(self._outputs)
+                return self._future
+            future = self._promise(torch.futures.Future())
+        if has_ended or self._watch is None:
+            self.complete()
+        else:
+            self._watch(self)
         return future
 
     def _promise(self, end: torch.futures.Future[None]) -> torch.futures.Future[list[Tensor]]:
@@ -203,7 +211,7 @@ class PycommWork(dist.Work):  # type: ignore[misc] # torch has no types for it
         self._settle()
         if self._end is not None:
             self._end.set_result(None)
-            _kept.pop(id(self), None)
+            self._let_go()
 
     def _outcome(self, _: torch.futures.Future[None]) -> list[Tensor]:
         if self._error is not None:
@@ -248,13 +256,38 @@ DONE: Final = _Done()
 
 
 _LAST_WORDS_S: Final = 1.0
+_THREADS: Final[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
 _COMPLETERS: Final[weakref.WeakSet[Completer]] = weakref.WeakSet()
+_recording: Final = threading.Lock()
+
+
+def _start(name: str, run: Callable[[], None]) -> threading.Thread:
+    """Start a thread for which the end of the program waits a moment.
+
+    One that comes back from torch's C++ when Python has begun to end would abort the process.
+    """
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    with _recording:
+        _THREADS.add(thread)
+    thread.start()
+    return thread
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    """Wait a moment, the same for all, until the threads have ended."""
+    deadline = time.monotonic() + _LAST_WORDS_S
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @atexit.register
-def _close_all() -> None:
+def _join_all() -> None:
     for completer in list(_COMPLETERS):
-        completer.close()
+        completer.dismiss()
+    with _recording:
+        threads = list(_THREADS)
+    _join(threads)
 
 
 class Completer:
@@ -283,18 +316,17 @@ class Completer:
         _COMPLETERS.add(self)
 
     def close(self) -> None:
-        """Complete what is still watched and wait a moment for the threads to end.
+        """Complete what is still watched and wait a moment for the threads to end."""
+        self.dismiss()
+        with self._changed:
+            threads = list(self._threads)
+        _join(threads)
 
-        A thread that comes back from torch's C++ when Python has begun to end would abort the process.
-        """
+    def dismiss(self) -> None:
+        """Let the threads end when they have nothing to do."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-            threads = list(self._threads)
-        deadline = time.monotonic() + _LAST_WORDS_S
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
 
     def watch(self, work: PycommWork) -> None:
         """Complete a work's future when it has ended."""
@@ -309,9 +341,7 @@ class Completer:
         if self._idle:
             self._changed.notify()
         else:
-            thread = threading.Thread(target=self._serve, name=f"{self._name}-futures", daemon=True)
-            self._threads.add(thread)
-            thread.start()
+            self._threads.add(_start(f"{self._name}-futures", self._serve))
 
     def _has_call(self) -> bool:
         return self._is_closed or bool(self._queue and not self._has_leader)
@@ -335,4 +365,4 @@ class Completer:
 
 def complete_alone(work: PycommWork) -> None:
     """Complete the future of a work that may end in any order (a message), on a thread of its own."""
-    threading.Thread(target=work.complete, name="pycomm-message-future", daemon=True).start()
+    _start("pycomm-message-future", work.complete)

@@ -30,13 +30,13 @@ def spoil(comm: Communicator, after: Callable[[Call], None]) -> None:
     def crooked(call: Call, **options: Any) -> Any:
         work = launch(call, **options)
         work.wait()
-        comm._comm.launch = launch  # type: ignore[method-assign]
+        comm._comm.launch = launch
         comm.barrier()  # nobody spoils what another rank still reads
-        comm._comm.launch = crooked  # type: ignore[method-assign]
+        comm._comm.launch = crooked
         after(call)
         return work
 
-    comm._comm.launch = crooked  # type: ignore[method-assign]
+    comm._comm.launch = crooked
 
 
 def statuses(cell: Cell, prepare: Callable[[Communicator], None], nranks: int = 3) -> list[tuple[str, str]]:
@@ -75,7 +75,7 @@ def test_a_result_that_was_not_written_is_seen(kind: CollectiveKind) -> None:
                 call = replace(call, recv=call.recv.copy())
             return launch(call, **options)
 
-        comm._comm.launch = elsewhere  # type: ignore[method-assign]
+        comm._comm.launch = elsewhere
         return run_cell(comm, a_cell(kind))
 
     assert run_threads(3, rank)[1][0] == "fail"
@@ -108,10 +108,10 @@ def test_capabilities_that_promise_too_much_or_too_little_are_seen() -> None:
         def refuse(call: Call, **options: Any) -> Any:
             raise Unsupported("not today")
 
-        comm._comm.launch = refuse  # type: ignore[method-assign]
+        comm._comm.launch = refuse
 
     def modest(comm: Communicator) -> None:
-        comm.supports = lambda *_: False  # type: ignore[method-assign]
+        comm.supports = lambda *_: False
 
     assert "is declared, but raised" in statuses(a_cell(CollectiveKind.ALLREDUCE), refusing)[0][1]
     assert "did not raise" in statuses(a_cell(CollectiveKind.ALLREDUCE), modest)[0][1]

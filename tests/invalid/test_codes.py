@@ -77,7 +77,7 @@ def broadcast(root_ops: list[Row] | None = None) -> Schedule:
 
 
 def allreduce(first: list[Row], second: list[Row], **more: object) -> Schedule:
-    return schedule(CollectiveKind.ALLREDUCE, first, second, **more)  # type: ignore[arg-type]
+    return schedule(CollectiveKind.ALLREDUCE, first, second, **more)
 
 
 def exchange(rank: int) -> list[Row]:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from ranks import Failed, Say, finish, has, pump, start
+from ranks import Failed, Say, run_to_end, start
 
 import pycomm
 
@@ -26,10 +26,7 @@ GIB = 1 << 30
 
 def on_ranks(n: int, body: Callable[[pycomm.Communicator, Say], None], limit_s: float = 60) -> None:
     ranks = start(n, body, timeout_s=limit_s)
-    try:
-        pump(ranks, lambda: all(has(r, "end") for r in ranks), limit_s, "all ranks to end")
-    finally:
-        finish(ranks)
+    run_to_end(ranks, limit_s)
 
 
 def check(name: str, got: np.ndarray, wanted: object) -> None:

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from ranks import Failed, Say, finish, get, has, pump, start
+from ranks import Failed, Say, all_said, finish, get, pump, start, until_said
 
 import pycomm
 from pycomm import errors
@@ -87,13 +87,13 @@ def kill(args: argparse.Namespace) -> None:
     for trial in range(args.trials):
         ranks = start(args.ranks, traffic)
         try:
-            pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")  # noqa: B023
+            until_said(ranks, "warm", 30, "all ranks to be warm")
             victim = rng.randrange(args.ranks)
             time.sleep(rng.uniform(0, 0.05))
             killed = time.monotonic()
             os.kill(ranks[victim].pid, signal.SIGKILL)
             others = [r for r in ranks if r.number != victim]
-            pump(others, lambda: all(has(r, "error") for r in others), 10, "the survivors to hear of it")  # noqa: B023
+            until_said(others, "error", 10, "the survivors to hear of it")
             for rank in others:
                 error = get(rank, "error")
                 if error["type"] != "PeerLost" or error["ranks"] != [victim]:
@@ -132,11 +132,11 @@ def stop(args: argparse.Namespace) -> None:
 
     ranks = start(args.ranks, body)
     try:
-        pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")
+        until_said(ranks, "warm", 30, "all ranks to be warm")
         victim = args.ranks - 1
         os.kill(ranks[victim].pid, signal.SIGSTOP)
         others = ranks[:victim]
-        pump(others, lambda: all(has(r, "waited") for r in others), 10, "the deadline")
+        until_said(others, "waited", 10, "the deadline")
         for rank in others:
             error, waited = get(rank, "error"), get(rank, "waited")["seconds"]
             if (
@@ -169,11 +169,11 @@ def interrupt(args: argparse.Namespace) -> None:
 
     ranks = start(args.ranks, body)
     try:
-        pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")
+        until_said(ranks, "warm", 30, "all ranks to be warm")
         time.sleep(0.3)
         sent = time.monotonic()
         os.kill(ranks[1].pid, signal.SIGINT)
-        pump(ranks[1:], lambda: all(has(r, "error") for r in ranks[1:]), 5, "the interrupt")
+        until_said(ranks[1:], "error", 5, "the interrupt")
         first = get(ranks[1], "error")
         if first["type"] != "KeyboardInterrupt" or first["at"] - sent > LIMIT_S:
             raise Failed(f"rank 1 got {first} after {first['at'] - sent:.2f} s")
@@ -223,7 +223,7 @@ def leave_early(args: argparse.Namespace) -> None:
         ranks = start(args.ranks, body)
         try:
             others = [r for r in ranks if r.number != 1]
-            pump(ranks, lambda: all(has(r, "error") for r in others), 10, f"the others to hear of {name}")  # noqa: B023
+            pump(ranks, partial(all_said, others, "error"), 10, f"the others to hear of {name}")
             for rank in others:
                 got = get(rank, "error")
                 late = got["at"] - get(ranks[1], "leaving")["at"]
@@ -260,7 +260,7 @@ def abort(args: argparse.Namespace) -> None:
 
     ranks = start(args.ranks, body)
     try:
-        pump(ranks, lambda: all(has(r, "end") for r in ranks), 10, "all ranks to end")
+        until_said(ranks, "end", 10, "all ranks to end")
         for rank in ranks:
             error = get(rank, "error")
             late = error["at"] - get(ranks[0], "aborting")["at"]
@@ -336,7 +336,7 @@ def disagree(args: argparse.Namespace) -> None:
 
     ranks = start(args.ranks, body)
     try:
-        pump(ranks, lambda: all(has(r, "end") for r in ranks), 60, "all ranks to end")
+        until_said(ranks, "end", 60, "all ranks to end")
         for rank in ranks:
             seen = [e for e in rank.events if e["event"] == "error"]
             if len(seen) != 2 * len(DISAGREEMENTS):
@@ -414,7 +414,7 @@ def strangers(args: argparse.Namespace) -> None:
     ranks = start(args.ranks, body)
     half_open: list[socket.socket] = []
     try:
-        pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")
+        until_said(ranks, "warm", 30, "all ranks to be warm")
         counts = [len(list(Path(f"/proc/{r.pid}/fd").iterdir())) for r in ranks]
         ports = listening_ports([r.pid for r in ranks])
         half_open = knock(ports, random.Random(args.seed))
@@ -428,7 +428,7 @@ def strangers(args: argparse.Namespace) -> None:
                 timeout_s=2,
             )
             raise Failed("a wrong secret was let in")
-        pump(ranks, lambda: all(has(r, "end") for r in ranks), 20, "the job to go on to its end")
+        until_said(ranks, "end", 20, "the job to go on to its end")
         for rank, count in zip(ranks, counts, strict=True):
             after = get(rank, "descriptors")["count"]
             if after > count + len(half_open):

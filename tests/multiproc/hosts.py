@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from ranks import SECRET, Failed, Rank, Say, finish, get, has, pump, start
+from ranks import SECRET, Failed, Rank, Say, finish, get, run_to_end, start, until_said
 
 import pycomm
 from pycomm import errors
@@ -116,7 +116,7 @@ def results(family: int) -> None:
 
     def body(comm: pycomm.Communicator, say: Say) -> None:
         host = comm.rank // PER_HOST
-        say("ways", transports=comm._comm.transports, hosts=comm._hosts())
+        say("ways", transports=comm._comm.transports, hosts=comm._agreement.hosts())
         for count in (0, 1, 1000, 300_001):
             some_collectives(comm, count)
         some_collectives(comm, 1000, "hierarchical")
@@ -135,10 +135,7 @@ def results(family: int) -> None:
 
     with two_hosts() as hosts:
         ranks = on_hosts(hosts, body, family=family)
-        try:
-            pump(ranks, lambda: all(has(r, "end") for r in ranks), 60, "all ranks to end")
-        finally:
-            finish(ranks)
+        run_to_end(ranks, 60)
     for rank in ranks:
         wanted = [
             "self" if r == rank.number else "shm" if r // PER_HOST == rank.number // PER_HOST else "tcp"
@@ -174,10 +171,7 @@ def torch_group() -> None:
             return communicator_of()
 
         ranks = start(SIZE, body, join=join)
-        try:
-            pump(ranks, lambda: all(has(r, "end") for r in ranks), 60, "all ranks to end")
-        finally:
-            finish(ranks)
+        run_to_end(ranks, 60)
     for rank in ranks:
         if sorted(get(rank, "ways")["transports"]) != ["self", "shm", "tcp", "tcp"]:
             raise Failed(f"rank {rank.number} has {get(rank, 'ways')}")
@@ -194,10 +188,7 @@ def interface() -> None:
     os.environ["PYCOMM_FAMILY"] = "4"
     with two_hosts() as hosts:
         ranks = on_hosts(hosts, named)
-        try:
-            pump(ranks, lambda: all(has(r, "end") for r in ranks), 60, "all ranks to end")
-        finally:
-            finish(ranks)
+        run_to_end(ranks, 60)
     print(f"interface: the job runs over {CABLE} when told to")
 
 
@@ -228,10 +219,10 @@ def unplug() -> None:
     with two_hosts() as hosts:
         ranks = on_hosts(hosts, endure)
         try:
-            pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")
+            until_said(ranks, "warm", 30, "all ranks to be warm")
             time.sleep(0.05)
             ip("-n", hosts[0], "link", "set", CABLE, "down")
-            pump(ranks, lambda: all(has(r, "error") for r in ranks), TIMEOUT_S + 8, "the deadline")
+            until_said(ranks, "error", TIMEOUT_S + 8, "the deadline")
         finally:
             finish(ranks)
     for rank in ranks:
@@ -252,11 +243,11 @@ def kill() -> None:
     with two_hosts() as hosts:
         ranks = on_hosts(hosts, endure)
         try:
-            pump(ranks, lambda: all(has(r, "warm") for r in ranks), 30, "all ranks to be warm")
+            until_said(ranks, "warm", 30, "all ranks to be warm")
             killed = time.monotonic()
             os.kill(ranks[-1].pid, signal.SIGKILL)
             others = ranks[:-1]
-            pump(others, lambda: all(has(r, "error") for r in others), 10, "the others to hear of it")
+            until_said(others, "error", 10, "the others to hear of it")
         finally:
             finish(ranks)
     for rank in others:

@@ -110,12 +110,25 @@ def pump(ranks: list[Rank], until: Callable[[], bool], limit_s: float, what: str
                     raise Failed(f"rank {rank.number} crashed: {event['text']}")
 
 
-def has(rank: Rank, event: str) -> bool:
-    return any(e["event"] == event for e in rank.events)
+def all_said(ranks: list[Rank], event: str) -> bool:
+    return all(any(e["event"] == event for e in rank.events) for rank in ranks)
 
 
 def get(rank: Rank, event: str) -> dict:
     return next(e for e in rank.events if e["event"] == event)
+
+
+def until_said(ranks: list[Rank], event: str, limit_s: float, what: str) -> None:
+    """Read events until every one of the ranks has said this one."""
+    pump(ranks, lambda: all_said(ranks, event), limit_s, what)
+
+
+def run_to_end(ranks: list[Rank], limit_s: float) -> None:
+    """Read events until every rank has ended, and reap them."""
+    try:
+        until_said(ranks, "end", limit_s, f"{len(ranks)} ranks to end")
+    finally:
+        finish(ranks)
 
 
 def finish(ranks: list[Rank]) -> None:

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from ranks import Failed, Say, finish, has, pump, start
+from ranks import Failed, Say, run_to_end, start
 
 import pycomm
 from pycomm import verify
@@ -159,12 +159,10 @@ def main() -> int:
 
         ranks = start(n, body, timeout_s=60)
         try:
-            pump(ranks, lambda: all(has(r, "end") for r in ranks), 120, f"{n} ranks to end")  # noqa: B023
+            run_to_end(ranks, 120)
         except Failed as failure:
             print(f"schedules: FAILED: {failure}")
             return 1
-        finally:
-            finish(ranks)
         total += len(todo)
     kinds = len({case.request.kind for case in todo})
     print(

@@ -11,7 +11,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for the processes of a team, too
 
-from team import Teams  # noqa: E402
+from team import Teams  # noqa: E402 (found by the path above)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,7 +28,8 @@ Usage = tuple[int, int, int]  # descriptors, threads, resident bytes
 def usage() -> Usage:
     """What this process holds."""
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), resident  # noqa: PTH208
+    descriptors, threads = (len(list(Path(f"/proc/self/{what}").iterdir())) for what in ("fd", "task"))
+    return descriptors, threads, resident
 
 
 class Watch:
@@ -110,7 +111,7 @@ def churn(rank: int, size: int, groups: int, operations: int) -> Usage:
     watch.take(f"{operations} operations")
     of_operations = watch.growth()
     dist.destroy_process_group()
-    return tuple(max(pair) for pair in zip(of_groups, of_operations, strict=True))  # type: ignore[return-value]
+    return tuple(max(pair) for pair in zip(of_groups, of_operations, strict=True))
 
 
 def train(rank: int, size: int, minutes: float) -> Usage:

@@ -253,7 +253,7 @@ def on_ranks(*sizes: int, fresh: bool = False, limit_s: float = LIMIT_S) -> Call
                 team.close()
 
         test.__name__, test.__doc__ = function.__name__, function.__doc__
-        test.on_rank = function  # type: ignore[attr-defined]
+        test.on_rank = function
         for mark in (pytest.mark.parametrize("size", sizes), pytest.mark.timeout(limit_s + 30)):
             test = mark(test)
         return test

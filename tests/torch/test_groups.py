@@ -341,6 +341,18 @@ def test_alone(rank: int, size: int) -> None:
 
 
 @on_ranks(2)
-def test_other_devices_are_refused_clearly(rank: int, size: int) -> None:
-    with raises((Unsupported, UsageError, NotImplementedError), "meta"):
-        dist.all_reduce(torch.ones(3, device="meta"))
+def test_the_meta_device_is_refused(rank: int, size: int) -> None:
+    there, here = torch.ones(4, device="meta"), torch.ones(4)
+    calls = [
+        lambda: dist.all_reduce(there),
+        lambda: dist.all_reduce(there, async_op=True),
+        lambda: dist.all_gather_into_tensor(there, here[: 4 // size]),
+        lambda: dist.all_gather(list(there.chunk(size)), here[: 4 // size]),
+        lambda: dist.reduce_scatter(there[:2], list(here.chunk(size))),
+        lambda: dist.send(there, 1 - rank),
+        lambda: dist.recv(there, 1 - rank),
+    ]
+    for call in calls:
+        with raises(Unsupported, "meta device", "make it on a device that has them"):
+            call()
+    check_sum(None, range(size), "the group goes on")

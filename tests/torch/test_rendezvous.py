@@ -11,7 +11,7 @@ from pycomm.errors import DeadlineExceeded
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from pycomm.torch import rendezvous  # noqa: E402 (needs torch)
-from pycomm.torch.rendezvous import TorchStore, meet  # noqa: E402
+from pycomm.torch.rendezvous import TorchStore, meet  # noqa: E402 (as above)
 
 pytestmark = pytest.mark.torch
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor
 from values import combined, mine, same
 
 from pycomm.errors import CommError, DeadlineExceeded, Mismatch
+from pycomm.torch.work import PycommWork
 
 _SUM = dist.ReduceOp.SUM
 
@@ -326,3 +330,86 @@ def test_failed_works_stay_failed(rank: int, size: int) -> None:
         future.wait()
     with raises(CommError, "abort"):
         dist.all_reduce(torch.ones(1))
+
+
+_LAST_MOMENTS = """
+import atexit, threading, time
+began = []
+atexit.register(lambda: print(f"ended after {time.monotonic() - began[0]:.3f} s", flush=True))
+import torch
+from pycomm.torch.work import Completer, PycommWork, complete_alone
+
+class Part:
+    def __init__(self, seconds):
+        self.end = time.monotonic() + seconds
+    def done(self):
+        return time.monotonic() >= self.end
+    def wait(self, timeout_s=None):
+        time.sleep(max(0.0, self.end - time.monotonic()))
+        return -1
+
+def future_of(seconds, watch):
+    return PycommWork([Part(seconds)], [torch.ones(1)], watch=watch).get_future()
+
+for seconds in COLLECTIVES:
+    future_of(seconds, Completer("group").watch).then(lambda done: print("a collective", flush=True))
+for seconds in MESSAGES:
+    future_of(seconds, complete_alone).then(lambda done: print("a message", flush=True))
+atexit.register(lambda: began.append(time.monotonic()))
+"""
+
+
+def _last_moments(*, collectives: Sequence[float] = (), messages: Sequence[float] = ()) -> tuple[str, float]:
+    """End a program whose operations go on for so long; what is completed by then, and the time it took."""
+    code = _LAST_MOMENTS.replace("COLLECTIVES", repr(collectives)).replace("MESSAGES", repr(messages))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    *completed, last = done.stdout.splitlines()
+    return ", ".join(completed), float(last.split()[2])
+
+
+def test_the_program_ends_after_its_threads() -> None:
+    """One that comes back to a Python that has ended kills the process."""
+    assert _last_moments(collectives=[0.4])[0] == "a collective"
+    assert _last_moments(messages=[0.4])[0] == "a message"
+
+
+def test_the_program_waits_for_all_threads_together() -> None:
+    completed, seconds = _last_moments(collectives=[30, 30], messages=[30, 30])
+    assert completed == ""
+    assert seconds < 1.9  # a second, and not one for each
+
+
+def test_the_future_of_a_work_that_has_ended() -> None:
+    """It has its value at once: no thread, nothing to wait for."""
+
+    def refuse(work: PycommWork) -> None:
+        raise AssertionError("nobody needs to watch it")
+
+    output = torch.ones(3)
+    work = PycommWork([_Ended()], [output], watch=refuse)
+    future = work.get_future()
+    assert future.done()
+    assert future.value()[0] is output
+    assert work.get_future() is future
+    failed = PycommWork([_Ended(Mismatch("3 and 4"))], [output], watch=refuse).get_future()
+    assert failed.done()
+    with raises(RuntimeError, "3 and 4"):
+        failed.wait()
+
+
+class _Ended:
+    """A part that has ended."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self._failure = failure
+
+    def done(self) -> bool:
+        return True
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        if self._failure is not None:
+            raise self._failure
+        return -1

@@ -28,8 +28,8 @@ def stand_in() -> dict[str, Any]:
     """Install the stand-in; returns where it keeps the backends that register."""
     registered: dict[str, Any] = {}
     module = ModuleType("torchcomms")
-    module.TorchCommBackend = type("TorchCommBackend", (), {})  # type: ignore[attr-defined]
-    module.register_backend = registered.__setitem__  # type: ignore[attr-defined]
+    module.TorchCommBackend = type("TorchCommBackend", (), {})
+    module.register_backend = registered.__setitem__
     sys.modules["torchcomms"] = module
     return registered
 

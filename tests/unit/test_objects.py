@@ -116,7 +116,7 @@ def test_decoding_runs_no_code_of_the_sender():
 def test_pickle_only_by_name():
     assert isinstance(decode(encode(Custom(), "pickle"), "pickle"), Custom)
     with pytest.raises(UsageError, match="codec"):
-        encode(1, "json")  # type: ignore[arg-type]
+        encode(1, "json")
 
 
 def ext(code, payload):
