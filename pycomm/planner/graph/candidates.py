@@ -8,6 +8,8 @@ full links close off. Where load and cut are equal both are optimal, and no maxi
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -239,14 +241,24 @@ def _unit_candidates(unit: UnitTrees, pack: Pack | None, trees: int) -> Iterator
             yield best
             if best.load <= least:
                 return
-    kinds = tuple(range(len(structure.twins)))
-    repeats = int(np.prod([structure.twins[kind].count for kind in kinds]))
-    if 1 < repeats * k <= 64:
+    for kinds in _kinds_of_twins(structure, 64 // k):
         forest = make(turns, kinds)
         if forest is not None:
+            repeats = math.prod(structure.twins[kind].count for kind in kinds)
             even = _candidate(forest, repeats * k, what + ", over all parallel switches evenly")
             if even.load < best.load:
-                yield even
+                best = even
+                yield best
+                if best.load <= least:
+                    return
+
+
+def _kinds_of_twins(structure: Structure, most: int) -> list[tuple[int, ...]]:
+    """Choices of kinds of twins that all trees may be repeated on, fewest repetitions first."""
+    kinds = range(len(structure.twins))
+    choices = [c for size in range(1, len(kinds) + 1) for c in itertools.combinations(kinds, size)]
+    counted = [(math.prod(structure.twins[kind].count for kind in choice), choice) for choice in choices]
+    return [choice for repeats, choice in sorted(counted) if 1 < repeats <= most]
 
 
 def _best_turns(

@@ -249,12 +249,24 @@ def units(network: Network, level: Ints) -> list[list[Ints]]:
     if len(rates) > MAX_RATES:
         rates = rates[:MAX_RATES]
     fast = [_components(network, every_vertex, network.capacity >= rate) for rate in rates[:-1]]
-    chains = [_chain(network, below + fast), _chain(network, below), _chain(network, fast), []]
+    together = _same_neighbours(network)
+    chains = [_chain(network, below + fast), _chain(network, below), _chain(network, [*fast, together]), []]
     kept: list[list[Ints]] = []
     for chain in chains:
         if not any(len(chain) == len(k) and all(map(np.array_equal, chain, k)) for k in kept):
             kept.append(chain)
     return kept
+
+
+def _same_neighbours(network: Network) -> Ints:
+    """Put ranks together that are joined with the same vertices; all others are in no unit."""
+    n = network.nranks
+    hashed = np.zeros(n, np.uint64)
+    name = _mix(np.arange(network.nvertices, dtype=np.uint64) + np.uint64(23))
+    leaving = network.src < n
+    np.add.at(hashed, network.src[leaving], name[network.dst[leaving]])
+    _, first, where = np.unique(hashed, return_index=True, return_inverse=True)
+    return np.concatenate((first[where], np.full(network.nvertices - n, -1, np.int64)))
 
 
 def _chain(network: Network, labels: Sequence[Ints]) -> list[Ints]:
@@ -342,8 +354,8 @@ class Structure:
         return " x ".join(marks)
 
 
-def _nearest_outside(network: Network, inside: Ints) -> Ints:
-    """Hash of the set of vertices outside its unit that each rank meets first, over vertices that are no ranks."""
+def _nearest_outside(network: Network, inside: Ints) -> tuple[Ints, Ints]:
+    """Hash of the set of vertices outside its unit that each rank meets first, over no other rank; one of them."""
     from scipy.sparse import csr_array
 
     n, count = network.nranks, network.nvertices
@@ -351,7 +363,7 @@ def _nearest_outside(network: Network, inside: Ints) -> Ints:
     relay = np.ones(count, np.int64)
     relay[:n] = 0
     unit_of_rank = inside[:n]
-    signature = np.zeros(n, np.uint64)
+    signature, met = np.zeros(n, np.uint64), np.full(n, count, np.int64)
     name = _mix(np.arange(count, dtype=np.uint64) + np.uint64(19))
     ahead = forward[:n]
     for _ in range(4):
@@ -361,12 +373,19 @@ def _nearest_outside(network: Network, inside: Ints) -> Ints:
         rank, vertex = rank[passing], vertex[passing]
         outside = (inside[vertex] != unit_of_rank[rank]) & (signature[rank] == 0)
         np.add.at(signature, rank[outside], name[vertex[outside]])
+        np.minimum.at(met, rank[outside], vertex[outside])
         going = (signature[rank] == 0) & (inside[vertex] == unit_of_rank[rank])
         if not going.any():
             break
         ahead = csr_array((np.ones(int(going.sum()), np.int64), (rank[going], vertex[going])), (n, count)) @ forward
         ahead.data[:] = 1
-    return signature.view(np.int64)
+    return signature.view(np.int64), met
+
+
+def _planes(network: Network, inside: Ints) -> Ints:
+    """Label the parts of the network that are left without the units: one plane each; one more label at the end."""
+    fabric = _components(network, inside < 0, np.ones(len(network.src), bool))
+    return np.append(fabric, -1)
 
 
 def _index_within(group: Ints, key: Ints) -> Ints:
@@ -410,7 +429,12 @@ def coordinates_of(network: Network, chain: Sequence[Ints]) -> Coordinates | Non
         unit.append(height)
         parent = label
     host = parent
-    signature = _renumber(_nearest_outside(network, chain[0])) if chain else np.zeros(n, np.int64)
+    signature = np.zeros(n, np.int64)
+    if chain:
+        hashes, met = _nearest_outside(network, chain[0])
+        classes = _renumber(hashes)
+        plane = _planes(network, chain[0])[met]
+        _, signature = np.unique(np.stack((plane, classes), axis=1), axis=0, return_inverse=True)
     rail, on_rail = _rails(host, signature)
     for column in (on_rail, rail):
         if column.max(initial=0) > 0:
