@@ -1,31 +1,32 @@
 """The linear programme of shared links: how much data, from which roots, over which share of each arc.
 
-Data of weight ``x[r]`` start at each rank ``r`` and every rank has to get all of them, over a share ``f`` of each
-arc's capacity. Trees that do it exist if and only if each set of vertices that lacks a rank lets out what its own
-ranks hold (Edmonds), and no switch takes in more of ``f`` than it lets out or less. So, for one or two such *halves*
-(a broadcast along the arcs, a reduction against them) that share the arcs:
+Data of weight ``x[r]`` start at each rank ``r`` and every rank has to get all of them, over a share ``f`` of
+each arc's capacity. Trees that do it exist if and only if each set of vertices that lacks a rank lets out
+what its own ranks hold (Edmonds), and no switch takes in more of ``f`` than it lets out or less. So, for one
+or two such *halves* (a broadcast along the arcs, a reduction against them) that share the arcs:
 
     maximise sum(x)   subject to   out_f(S) >= x(S)         for every half and every S that lacks a rank
                                    in_f(w) == out_f(w)      for every half and every vertex w that is no rank
                                    sum of f over halves <= capacity
 
-There are too many sets to write down, so they are added on demand: max-flows find those that the present solution
-breaks. Alike ranks and arcs share one unknown (:mod:`~pycomm.planner.graph.symmetry`).
+There are too many sets to write down, so they are added on demand: max-flows find those that the present
+solution breaks. Alike ranks and arcs share one unknown (:mod:`~pycomm.planner.graph.symmetry`).
 
-HiGHS solves it in floating point. The vertex that it finds is then solved exactly, and so is its dual: weights on
-cuts that cover each rank at least once, whose total capacity bounds every solution. Both are checked in whole
-numbers, whatever the solver said; when they meet, the value is exact. When they do not (a numerically hard
-programme), the two are a proved interval.
+HiGHS solves it in floating point. The vertex that it finds is then solved exactly, and so is its dual:
+weights on cuts that cover each rank at least once, whose total capacity bounds every solution. Both are
+checked in whole numbers, whatever the solver said; when they meet, the value is exact. When they do not (a
+numerically hard programme), the two are a proved interval.
 
 References
 ----------
 * J. Edmonds: Edge-disjoint branchings. In: Combinatorial Algorithms, 1973.
-* J. Bang-Jensen, A. Frank, B. Jackson: Preserving and increasing local edge-connectivity in mixed graphs. SIAM
-  Journal on Discrete Mathematics 8, 1995 (switches whose in and out agree can be split off).
-* W. Cook, T. Koch, D. E. Steffy, K. Wolter: A hybrid branch-and-bound approach for exact rational mixed-integer
-  programming. Mathematical Programming Computation 5, 2013 (exact values from a floating-point basis).
-* Q. Huangfu, J. A. J. Hall: Parallelizing the dual revised simplex method. Mathematical Programming Computation
-  10, 2018 (HiGHS).
+* J. Bang-Jensen, A. Frank, B. Jackson: Preserving and increasing local edge-connectivity in mixed graphs.
+  SIAM Journal on Discrete Mathematics 8, 1995 (switches whose in and out agree can be split off).
+* W. Cook, T. Koch, D. E. Steffy, K. Wolter: A hybrid branch-and-bound approach for exact rational
+  mixed-integer programming. Mathematical Programming Computation 5, 2013 (exact values from a floating-point
+  basis).
+* Q. Huangfu, J. A. J. Hall: Parallelizing the dual revised simplex method. Mathematical Programming
+  Computation 10, 2018 (HiGHS).
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ _GRID = 1 << 40
 _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]
+_Row = dict[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,8 @@ class Programme:
     halves
         One or two.
     columns
-        int64 array of shape ``(k, nranks)``: root weights that may be mixed freely. All unit vectors: free roots.
+        int64 array of shape ``(k, nranks)``: root weights that may be mixed freely. All unit vectors: free
+        roots.
     orbits
         Parts that are alike, under renamings that keep the space of the columns.
     """
@@ -136,11 +139,11 @@ class Programme:
 class Certificate:
     """Why no more is possible: cuts, each with a weight, and a potential for each class of switches.
 
-    Take any feasible solution. Each cut lets out at least what its ranks hold; the weights cover the data of every
-    root at least once, so the weighted capacity of all cuts is at least all the data. An arc counts in one half as
-    often as it leaves cuts, plus the difference of the potentials of its ends, whose total is nothing because
-    switches are balanced; of the two halves the dearer counts, since they share the arc. Cuts stand for the average
-    of all their images under the renamings in ``programme.orbits``.
+    Take any feasible solution. Each cut lets out at least what its ranks hold; the weights cover the data of
+    every root at least once, so the weighted capacity of all cuts is at least all the data. An arc counts in
+    one half as often as it leaves cuts, plus the difference of the potentials of its ends, whose total is
+    nothing because switches are balanced; of the two halves the dearer counts, since they share the arc. Cuts
+    stand for the average of all their images under the renamings in ``programme.orbits``.
     """
 
     programme: Programme
@@ -183,8 +186,8 @@ class Solution:
     roots
         Data that start at each rank, in units of capacity; their sum is ``lower``.
     lower, upper
-        Proved: the solution attains ``lower``, and nothing attains more than ``upper``. Equal unless the programme
-        was numerically too hard.
+        Proved: the solution attains ``lower``, and nothing attains more than ``upper``. Equal unless the
+        programme was numerically too hard.
     certificate
         Proof of ``upper``.
     rounds
@@ -226,6 +229,25 @@ def _balance(programme: Programme, half: int) -> list[tuple[int, int, int]]:
     return [(k, a, times) for (k, a), times in sorted(table.items()) if times]
 
 
+class _Vertex(NamedTuple):
+    """Optimal multipliers as the solver says them; ``value`` is in units of capacity."""
+
+    value: float
+    multipliers: _Floats
+    potentials: _Floats
+    reduced_costs: _Floats
+
+
+class _Point(NamedTuple):
+    """A vertex in which each unknown is the sum of two parts, the first at most ``most``; in units of ``scale``."""
+
+    parts: _Floats
+    slack: _Floats
+    most: list[Fraction]
+    total: Fraction
+    scale: int
+
+
 @dataclass(eq=False)
 class _Master:
     """The programme with the cuts known so far. Unknowns: columns first, then the arcs of each half."""
@@ -233,38 +255,39 @@ class _Master:
     programme: Programme
     columns: _Ints
     cuts: list[tuple[int, _Mask]] = field(default_factory=list)
-    rows: list[dict[int, int]] = field(default_factory=list)
-    seen: set[tuple[int, bytes]] = field(default_factory=set)
+    rows: list[_Row] = field(default_factory=list)
+    seen: set[tuple[tuple[int, int], ...]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         programme = self.programme
         self.capacity = _orbit_capacity(programme)
+        self.scale = int(self.capacity.max(initial=1))
         self.narc, self.nhalf = programme.orbits.narc, len(programme.halves)
         self.ncolumn = len(self.columns)
         self.nunknown = self.ncolumn + self.nhalf * self.narc
         self.gain = self.columns.sum(axis=1)
-        balance: dict[tuple[int, int], dict[int, int]] = {}
+        self.shared = [{self.unknown(h, a): 1 for h in range(self.nhalf)} for a in range(self.narc)]
+        self.balance: dict[tuple[int, int], _Row] = {}
         for h in range(self.nhalf):
             for k, a, times in _balance(programme, h):
-                balance.setdefault((h, k), {})[self.unknown(h, a)] = times
-        self.balance = balance
-        nranks, everything = programme.network.nranks, np.ones(programme.network.nvertices, np.bool_)
-        for v in programme.orbits.representatives(nranks).tolist():
+                self.balance.setdefault((h, k), {})[self.unknown(h, a)] = times
+        everything = np.ones(programme.network.nvertices, np.bool_)
+        for v in programme.orbits.representatives(programme.network.nranks).tolist():
             for h in range(self.nhalf):
                 cut = everything.copy()
                 cut[v] = False
                 self.add(h, cut)
 
     def unknown(self, half: int, arc: int) -> int:
-        """Number of the unknown of a class of arcs."""
+        """Tell the number of the unknown of a class of arcs."""
         return self.ncolumn + half * self.narc + arc
 
     def add(self, half: int, vertices: _Mask) -> bool:
         """Take in a cut; false when it is known."""
-        row = {self.unknown(half, a): times for a, times in _leaving(self.programme, half, vertices)}
+        row = {self.unknown(half, a): -times for a, times in _leaving(self.programme, half, vertices)}
         held = self.columns @ vertices[: self.programme.network.nranks]
-        row.update({j: -weight for j, weight in enumerate(held.tolist()) if weight})
-        key = (half, repr(sorted(row.items())).encode())
+        row.update({j: weight for j, weight in enumerate(held.tolist()) if weight})
+        key = tuple(sorted(row.items()))
         if key in self.seen:
             return False
         self.seen.add(key)
@@ -272,110 +295,118 @@ class _Master:
         self.rows.append(row)
         return True
 
-    def solve(self) -> _Vertex:
-        """Let HiGHS find an optimal vertex, capacities scaled to at most 1."""
-        from scipy.optimize import linprog
+    def matrix(self, rows: Sequence[_Row]) -> Any:
+        """Lay rows out for the solver."""
         from scipy.sparse import csr_array
 
-        def matrix(rows: Sequence[dict[int, int]]) -> Any:
-            indptr = np.cumsum([0, *(len(row) for row in rows)])
-            indices = np.array([j for row in rows for j in row], np.int64)
-            data = np.array([a for row in rows for a in row.values()], np.float64)
-            return csr_array((data, indices, indptr), shape=(len(rows), self.nunknown))
+        starts = np.cumsum([0, *(len(row) for row in rows)])
+        columns = np.array([j for row in rows for j in row], np.int64)
+        data = np.array([a for row in rows for a in row.values()], np.float64)
+        return csr_array((data, columns, starts), shape=(len(rows), self.nunknown))
 
-        scale = float(self.capacity.max(initial=1))
-        share = [{self.unknown(h, a): 1 for h in range(self.nhalf)} for a in range(self.narc)]
-        above = matrix([*({j: -a for j, a in row.items()} for row in self.rows), *share])
-        right = np.concatenate([np.zeros(len(self.rows)), self.capacity / scale])
+    def right(self) -> _Floats:
+        """Right sides of cuts and shared capacities, the greatest capacity being 1."""
+        return np.concatenate([np.zeros(len(self.rows)), self.capacity / self.scale])
+
+    def best(self) -> _Vertex:
+        """Find how much data there can be, and the multipliers that say why."""
         cost = np.zeros(self.nunknown)
-        cost[: self.ncolumn] = -self.gain / max(1, self.gain.max())
-        equal = list(self.balance.values())
-        found = linprog(
-            cost,
-            A_ub=above,
-            b_ub=right,
-            A_eq=matrix(equal) if equal else None,
-            b_eq=np.zeros(len(equal)) if equal else None,
-            method="highs-ds",
-            options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-        )
-        if found.x is None:
-            raise InternalError(f"the linear programme of shared links was not solved: {found.message}")
-        multipliers = -found.ineqlin.marginals
-        return _Vertex(
-            found.x,
-            right - above @ found.x,
-            multipliers,
-            -found.eqlin.marginals if equal else np.zeros(0),
-            found.lower.marginals,
-            scale,
-        )
+        cost[: self.ncolumn] = -self.gain / self.gain.max()
+        balance = list(self.balance.values())
+        found = _highs(cost, self.matrix([*self.rows, *self.shared]), self.right(), self.matrix(balance))
+        if found is None:
+            raise InternalError("HiGHS did not solve the linear programme of shared links; please report it")
+        value = float(found.x[: self.ncolumn] @ self.gain) * self.scale
+        return _Vertex(value, -found.ineqlin.marginals, -found.eqlin.marginals, found.lower.marginals)
 
-    def primal(self, vertex: _Vertex, tight: float) -> list[Fraction] | None:
-        """Solve what is tight at a vertex exactly; ``None`` when that is no feasible solution."""
-        live = np.flatnonzero(vertex.values > tight)
-        number = {int(j): k for k, j in enumerate(live)}
-        rows: list[dict[int, int]] = []
-        right: list[int] = []
-        for i in np.flatnonzero(vertex.slack <= tight).tolist():
-            if i < len(self.rows):
-                rows.append(_restrict(self.rows[i], number))
-                right.append(0)
-            else:
-                a = i - len(self.rows)
-                rows.append(_restrict({self.unknown(h, a): 1 for h in range(self.nhalf)}, number))
-                right.append(int(self.capacity[a]))
-        for row in self.balance.values():
-            rows.append(_restrict(row, number))
-            right.append(0)
-        solved = solve_exactly(rows, right, len(live))
-        if solved is None or any(value < 0 for value in solved):
+    def even(self, value: float, total: Fraction) -> _Point | None:
+        """Find a vertex with this much data that uses all arcs and both halves as evenly as it can.
+
+        A vertex that is merely optimal leaves most arcs unused, and breaks hundreds of cuts more. Here every
+        unknown is the sum of two parts; the first, up to an even share, is rewarded.
+        """
+        most = [total / int(self.gain.sum())] * self.ncolumn
+        most += [Fraction(int(c), self.nhalf) for _ in range(self.nhalf) for c in self.capacity]
+        limit = np.array([float(m) for m in most]) / self.scale
+        reward = np.concatenate([self.gain / self.gain.max(), np.ones(self.nunknown - self.ncolumn)])
+        reward = np.divide(reward, limit, out=np.zeros_like(limit), where=limit > 0) * float(limit.min() or 1)
+        above, equal = (
+            self.matrix([*self.rows, *self.shared]),
+            self.matrix([*self.balance.values(), self.all()]),
+        )
+        goal = np.zeros(len(self.balance) + 1)
+        goal[-1] = value / self.scale
+        from scipy.sparse import hstack
+
+        found = _highs(
+            np.concatenate([-reward, np.zeros(self.nunknown)]),
+            hstack([above, above], format="csr"),
+            self.right(),
+            hstack([equal, equal], format="csr"),
+            goal,
+            np.concatenate([limit, np.full(self.nunknown, np.inf)]),
+        )
+        if found is None:
             return None
-        values = [Fraction(0)] * self.nunknown
-        for j, k in number.items():
-            values[j] = solved[k]
-        for a in range(self.narc):
-            if sum(values[self.unknown(h, a)] for h in range(self.nhalf)) > int(self.capacity[a]):
-                return None
+        return _Point(found.x, found.slack, most, total, self.scale)
+
+    def all(self) -> _Row:
+        """Coefficients of the data of all roots."""
+        return {j: weight for j, weight in enumerate(self.gain.tolist()) if weight}
+
+    def primal(self, point: _Point, tight: float) -> list[Fraction] | None:
+        """Solve what is tight at a vertex exactly; ``None`` when that is no feasible solution."""
+        n = self.nunknown
+        values = [Fraction(0)] * n
+        number: dict[int, list[int]] = {}
+        live = 0
+        for part, value in enumerate(point.parts.tolist()):
+            j = part % n
+            if part < n and value >= float(point.most[j]) / point.scale - tight:
+                values[j] += point.most[j]
+            elif value > tight:
+                number.setdefault(j, []).append(live)
+                live += 1
+        limits = [*(Fraction(0) for _ in self.rows), *(Fraction(int(c)) for c in self.capacity)]
+        held = [(row, limit) for row, limit in zip([*self.rows, *self.shared], limits, strict=True)]
+        held = [held[i] for i in np.flatnonzero(point.slack <= tight).tolist()]
+        held += [(row, Fraction(0)) for row in self.balance.values()] + [(self.all(), point.total)]
+        rows = [{k: a for j, a in row.items() for k in number.get(j, ())} for row, _ in held]
+        right = [limit - sum((a * values[j] for j, a in row.items()), Fraction(0)) for row, limit in held]
+        solved = solve_exactly(rows, right, live)
+        if solved is None:
+            return None
+        for j, parts in number.items():
+            values[j] += sum((solved[k] for k in parts), Fraction(0))
+        shares = zip(self.shared, self.capacity.tolist(), strict=True)
+        if min(values) < 0 or any(sum(values[j] for j in row) > c for row, c in shares):
+            return None
         return values
 
     def dual(self, vertex: _Vertex, tight: float) -> Certificate | None:
-        """Solve the multipliers exactly: cuts, then switches, then capacities."""
-        kept = np.flatnonzero(vertex.multipliers > tight)
-        number = {int(i): k for k, i in enumerate(kept)}
-        offset = len(number)
-        equations: dict[int, dict[int, int]] = {
+        """Solve the multipliers exactly: of cuts, of capacities, and of switches."""
+        number = {int(i): k for k, i in enumerate(np.flatnonzero(vertex.multipliers > tight))}
+        equations: dict[int, _Row] = {
             int(j): {} for j in np.flatnonzero(np.abs(vertex.reduced_costs) <= tight)
         }
-        for i, k in number.items():
-            if i < len(self.rows):
-                entries = {j: -a for j, a in self.rows[i].items()}
-            else:
-                entries = {self.unknown(h, i - len(self.rows)): 1 for h in range(self.nhalf)}
-            for j, a in entries.items():
-                if j in equations:
-                    equations[j][k] = a
-        for k, row in enumerate(self.balance.values()):
+        ncut = len(vertex.multipliers) - len(self.shared)  # there may be newer ones
+        held = [self.rows[i] if i < ncut else self.shared[i - ncut] for i in number]
+        for k, row in enumerate([*held, *self.balance.values()]):
             for j, a in row.items():
                 if j in equations:
-                    equations[j][offset + k] = a
-        top = int(max(1, self.gain.max()))
+                    equations[j][k] = a
+        top = int(self.gain.max())
         right = [Fraction(int(self.gain[j]), top) if j < self.ncolumn else Fraction(0) for j in equations]
-        solved = solve_exactly(list(equations.values()), right, offset + len(self.balance))
+        solved = solve_exactly(list(equations.values()), right, len(held) + len(self.balance))
         if solved is None:
             return None
-        weights = {i: solved[k] for i, k in number.items() if i < len(self.rows)}
-        return self.certificate(weights, solved[offset:])
+        return self.certificate({i: solved[k] for i, k in number.items() if i < ncut}, solved[len(held) :])
 
     def rounded_dual(self, vertex: _Vertex) -> Certificate:
         """Round the multipliers to fractions as they are: any weights prove something."""
-        weights = {
-            i: Fraction(round(max(0.0, m) * _GRID), _GRID)
-            for i, m in enumerate(vertex.multipliers[: len(self.rows)].tolist())
-        }
-        return self.certificate(
-            weights, [Fraction(round(p * _GRID), _GRID) for p in vertex.potentials.tolist()]
-        )
+        ncut = len(vertex.multipliers) - len(self.shared)
+        weights = {i: _rounded(max(0.0, m)) for i, m in enumerate(vertex.multipliers[:ncut].tolist())}
+        return self.certificate(weights, [_rounded(p) for p in vertex.potentials.tolist()])
 
     def certificate(self, weights: dict[int, Fraction], potentials: Sequence[Fraction]) -> Certificate:
         """Put multipliers into the form of a proof."""
@@ -386,19 +417,35 @@ class _Master:
         return Certificate(self.programme, cuts, tuple(tuple(row) for row in table))
 
 
-class _Vertex(NamedTuple):
-    """What the solver says: values and slacks are in units of ``scale``."""
-
-    values: _Floats
-    slack: _Floats
-    multipliers: _Floats
-    potentials: _Floats
-    reduced_costs: _Floats
-    scale: float
+def _rounded(value: float) -> Fraction:
+    return Fraction(round(value * _GRID), _GRID)
 
 
-def _restrict(row: dict[int, int], number: dict[int, int]) -> dict[int, int]:
-    return {number[j]: a for j, a in row.items() if j in number}
+def _highs(
+    cost: _Floats,
+    above: Any,
+    right: _Floats,
+    equal: Any,
+    goal: _Floats | None = None,
+    most: _Floats | None = None,
+) -> Any:
+    """Minimise the cost with ``above @ z <= right``, ``equal @ z == goal``, ``0 <= z <= most``; ``None``: infeasible.
+
+    The simplex method: its answer is a vertex.
+    """
+    from scipy.optimize import linprog
+
+    found = linprog(
+        cost,
+        A_ub=above,
+        b_ub=right,
+        A_eq=equal,
+        b_eq=np.zeros(equal.shape[0]) if goal is None else goal,
+        bounds=(0, None) if most is None else np.stack([np.zeros_like(most), most], axis=1),
+        method="highs-ds",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    return found if found.x is not None and found.status == 0 else None
 
 
 def solve(programme: Programme) -> Solution:
@@ -410,39 +457,44 @@ def solve(programme: Programme) -> Solution:
         HiGHS gives up, or rounds do not end.
     """
     master = _Master(programme, programme.merged_columns())
+    vertex: _Vertex | None = None
     for rounds in range(1, _MAX_ROUNDS + 1):
-        vertex = master.solve()
-        values = vertex.values * (_GRID / max(1.0, float(vertex.values[: master.ncolumn] @ master.gain)))
-        if _add_broken(master, [round(max(0.0, v)) for v in values.tolist()], 1e-9):
+        if vertex is None:
+            vertex = master.best()
+            certificate, upper = _proof(master, vertex)
+        point = master.even(vertex.value, upper)
+        if point is None:
+            vertex = None
             continue
-        proved = _prove(master, vertex)
-        if proved is None:
+        n = master.nunknown
+        values = np.maximum(point.parts[:n] + point.parts[n:], 0.0)
+        grid = _GRID / max(1.0, float(values[: master.ncolumn] @ master.gain))
+        if _add_broken(master, [round(v) for v in (values * grid).tolist()], 1e-9):
             continue
-        exact, certificate, upper = proved
+        exact = next((e for e in (master.primal(point, tight) for tight in _TIGHT) if e is not None), None)
+        if exact is None:
+            raise InternalError("todo")
+        unit = math.lcm(*(value.denominator for value in exact))
+        if _add_broken(master, [int(value * unit) for value in exact], 0.0):
+            continue
         shares, roots = _spread(programme, master.columns, exact)
         return Solution(shares, roots, sum(roots, Fraction(0)), upper, certificate, rounds)
     raise InternalError(f"the linear programme of shared links did not settle in {_MAX_ROUNDS} rounds")
 
 
-def _prove(master: _Master, vertex: _Vertex) -> tuple[list[Fraction], Certificate, Fraction] | None:
-    """Make a vertex and its dual exact; ``None`` when that showed cuts that were broken after all."""
-    exact: list[Fraction] | None = None
-    for tight in _TIGHT:
-        exact = master.primal(vertex, tight)
-        if exact is not None:
-            scale = math.lcm(*(value.denominator for value in exact))
-            if _add_broken(master, [int(value * scale) for value in exact], 0.0):
-                return None
-            break
-    best: tuple[Fraction, Certificate] | None = None
-    certificates = [*(master.dual(vertex, tight) for tight in _TIGHT), master.rounded_dual(vertex)]
-    for certificate in certificates:
+def _proof(master: _Master, vertex: _Vertex) -> tuple[Certificate, Fraction]:
+    """Make multipliers exact; the least of what they prove."""
+    best: tuple[Certificate, Fraction] | None = None
+    for tight in (*_TIGHT, None):
+        certificate = master.rounded_dual(vertex) if tight is None else master.dual(vertex, tight)
         upper = certificate.value() if certificate is not None else None
-        if certificate is not None and upper is not None and (best is None or upper < best[0]):
-            best = upper, certificate
-    if exact is None or best is None:
-        raise InternalError("todo")
-    return exact, best[1], best[0]
+        if certificate is not None and upper is not None and (best is None or upper < best[1]):
+            best = certificate, upper
+            if tight is not None and abs(float(upper) - vertex.value) <= 1e-7 * vertex.value:
+                break
+    if best is None:
+        raise InternalError("the multipliers of the linear programme of shared links prove nothing")
+    return best
 
 
 def _add_broken(master: _Master, values: list[int], tolerance: float) -> bool:

@@ -1,9 +1,9 @@
-"""Linear equations in whole numbers, solved exactly: what turns a solver's floating-point vertex into fractions.
+"""Linear equations in whole numbers, solved exactly: makes a floating-point vertex one of fractions.
 
-A vertex of a linear programme is the one solution of the constraints that are tight there. A floating-point solver
-tells *which* are tight well enough; their values are then found here without any rounding. First rows with one
-unknown left are solved, again and again, which takes nearly all of them; the dense rest is solved modulo a small
-prime and lifted digit by digit (Dixon's method), so that numbers never grow on the way.
+A vertex of a linear programme is the one solution of the constraints that are tight there. A floating-point
+solver tells *which* are tight well enough; their values are then found here without any rounding. First rows
+with one unknown left are solved, again and again, which takes nearly all of them; the dense rest is solved
+modulo a small prime and lifted digit by digit (Dixon's method), so that numbers never grow on the way.
 
 References
 ----------
@@ -112,7 +112,7 @@ def _inverse_of_some_rows(
     matrix: npt.NDArray[np.int64], prime: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
     """Choose independent rows modulo the prime, as many as there are columns, and invert them."""
-    nrows, size = matrix.shape
+    size = matrix.shape[1]
     chosen = _independent_rows(matrix, prime)
     if len(chosen) < size:
         return None

@@ -1,12 +1,12 @@
 """Which parts of a network are alike: automorphisms, and the orbits of vertices and arcs under them.
 
-Two ranks are alike when some renaming of the vertices carries the one into the other and leaves the network as
-it is. A linear programme over such a network has an optimal solution that treats alike parts alike (take any
-optimum and average its images), so that one unknown for each orbit is enough. That holds for every *group* of
-automorphisms; it does not hold for the classes of colour refinement, which may put together what no automorphism
-does: in a regular graph with a bridge all vertices have one colour, and yet the ends of the bridge are special.
-Colour refinement therefore only proposes here. Each renaming is checked arc by arc before it is used; missing one
-costs time, never exactness.
+Two ranks are alike when some renaming of the vertices carries the one into the other and leaves the network
+as it is. A linear programme over such a network has an optimal solution that treats alike parts alike (take
+any optimum and average its images), so that one unknown for each orbit is enough. That holds for every
+*group* of automorphisms; it does not hold for the classes of colour refinement, which may put together what
+no automorphism does: in a regular graph with a bridge all vertices have one colour, and yet the ends of the
+bridge are special. Colour refinement therefore only proposes here. Each renaming is checked arc by arc before
+it is used; missing one costs time, never exactness.
 
 References
 ----------
@@ -64,7 +64,7 @@ class Orbits:
         return int(self.arc.max(initial=-1)) + 1
 
     def representatives(self, count: int) -> _Ints:
-        """First member of each class of the vertices below ``count``: of the ranks, where it is ``nranks``."""
+        """List the first member of each class of the vertices below ``count``."""
         return np.sort(np.unique(self.vertex[:count], return_index=True)[1])
 
 
@@ -82,7 +82,7 @@ def is_automorphism(network: Network, image: _Ints, label: _Ints | None = None) 
 
 
 def _images_of_arcs(network: Network, image: _Ints) -> _Ints | None:
-    """Number of the arc that each arc goes to; ``None`` when one of them does not exist."""
+    """Find the arc that each arc goes to; ``None`` when one of them does not exist."""
     count = network.nvertices
     key = network.src.astype(np.int64) * count + network.dst  # sorted: arcs are
     wanted = image[network.src] * count + image[network.dst]
@@ -225,7 +225,7 @@ class _Finder:
         return image if image is not None else self.complete(left, right)
 
     def complete(self, left: _Hashes, right: _Hashes) -> _Ints | None:
-        """Pair the vertices of each colour by number; where that is no automorphism, pick one pair and refine."""
+        """Pair the vertices of each colour by number; where that fails, pick one pair and refine."""
         for _ in range(_MAX_CHOICES):
             by_left, by_right = np.argsort(left, kind="stable"), np.argsort(right, kind="stable")
             if not np.array_equal(left[by_left], right[by_right]):
