@@ -14,6 +14,7 @@ from pycomm.planner.graph import lowering
 from pycomm.planner.graph.forest import Edge, Forest, Tree
 from pycomm.planner.graph.lowering import cost, lower
 from pycomm.planner.graph.network import Network
+from pycomm.planner.graph.symmetric import BaseTree, Shift, Symmetry, symmetric_forest
 from pycomm.schedule import OpKind
 from pycomm.testing.interpreter import interpret
 from pycomm.types import CollectiveKind as Kind
@@ -110,6 +111,22 @@ def test_one_rank_copies_and_a_forest_may_be_empty() -> None:
         request = PlanRequest(kind, 1, 0 if kind.is_rooted else -1)
         forests = [Forest(circle(1), ())] * (2 if kind is Kind.ALLREDUCE else 1)
         assert interpret(lower(request, *forests)) == cost(request, *forests)
+
+
+def test_images_are_lowered_as_the_trees_that_they_are() -> None:
+    network = circle(5)
+    turn = Shift((np.arange(5) + 1) % 5, 5)
+    bushy = BaseTree(
+        2, 3, np.array([2, 3, 4, 4]), np.array([3, 4, 0, 1]), np.array([[2, 3], [3, 4], [4, 0], [4, 1]])
+    )
+    line = chain(5, 0, 1, 6)
+    columns = np.array([[edge.src, edge.dst] for edge in line.edges])
+    forest = symmetric_forest(Symmetry(network, (turn,)), (bushy, BaseTree(0, 6, *columns.T, columns)))
+    plain = Forest(network, tuple(forest.trees))
+    for kind in (Kind.ALLGATHER, Kind.REDUCE_SCATTER):
+        schedule = lower(PlanRequest(kind, 5, pieces=2), forest)
+        assert schedule == lower(PlanRequest(kind, 5, pieces=2), plain)
+        interpret(schedule)
 
 
 def test_channels_fold() -> None:

@@ -47,6 +47,7 @@ from pycomm.cost import PlanCost
 from pycomm.errors import PlanningError
 from pycomm.planner.base import PlanRequest
 from pycomm.planner.graph.forest import Forest
+from pycomm.planner.graph.symmetric import SymmetricForest
 from pycomm.schedule import Schedule
 from pycomm.schedule.builder import Place, ScheduleBuilder, inp, out
 from pycomm.schedule.ir import Space
@@ -297,6 +298,30 @@ def _misfit_of_roots(request: PlanRequest, kind: CollectiveKind, forests: tuple[
 
 
 def _shape(forest: Forest) -> _Shape:
+    if not isinstance(forest, SymmetricForest):
+        return _shape_of_trees(forest)
+    base = _shape_of_trees(Forest(forest.network, tuple(tree.as_tree() for tree in forest.base)))
+    images = np.arange(forest.symmetry.order)[:, None]
+    turned = (
+        forest.symmetry.image(images, column).reshape(-1) for column in (base.root, base.parent, base.child)
+    )
+    above = np.where(base.above < 0, -1, base.above + images * base.above.size)
+    root, parent, child = turned
+    return _Shape(
+        root,
+        np.tile(base.weight, images.size),
+        np.tile(base.height, images.size),
+        np.arange(root.size + 1) * (forest.network.nranks - 1),
+        parent,
+        child,
+        np.tile(base.depth, images.size),
+        above.reshape(-1),
+        np.tile(base.inner, images.size),
+        np.tile(base.eldest, images.size),
+    )
+
+
+def _shape_of_trees(forest: Forest) -> _Shape:
     n, count = forest.network.nranks, len(forest.trees)
     heads: list[tuple[int, int]] = []
     parent: list[int] = []
