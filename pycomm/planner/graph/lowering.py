@@ -46,8 +46,8 @@ from pycomm.collectives.spec import block_count, equal_form
 from pycomm.cost import PlanCost
 from pycomm.errors import PlanningError
 from pycomm.planner.base import PlanRequest
+from pycomm.planner.graph.columns import Columns, columns_of
 from pycomm.planner.graph.forest import Forest
-from pycomm.planner.graph.symmetric import SymmetricForest
 from pycomm.schedule import Schedule
 from pycomm.schedule.builder import Place, ScheduleBuilder, inp, out
 from pycomm.schedule.ir import Space
@@ -81,26 +81,6 @@ MOST_CHANNELS = 16
 """Trees share channels beyond this many."""
 
 
-class _Shape(NamedTuple):
-    """The trees of a forest as columns, one row per tree or, below ``first``, per edge.
-
-    Edges of tree t are rows ``first[t] .. first[t + 1]``. ``above`` is the edge that reaches the parent, -1
-    where that is the root; ``inner`` whether the child has children; ``eldest`` whether it is the first child
-    of its parent.
-    """
-
-    root: Array
-    weight: Array
-    height: Array
-    first: Array
-    parent: Array
-    child: Array
-    depth: Array
-    above: Array
-    inner: npt.NDArray[np.bool_]
-    eldest: npt.NDArray[np.bool_]
-
-
 class _Strands(NamedTuple):
     """Spans that travel as one message each: tree, first chunk, number, the step before the first message."""
 
@@ -125,7 +105,7 @@ class _Messages(NamedTuple):
 class _Half(NamedTuple):
     """What moves one way along one forest."""
 
-    shape: _Shape
+    shape: Columns
     strands: _Strands
     messages: _Messages
 
@@ -253,12 +233,12 @@ def _plan(request: PlanRequest, forests: tuple[Forest, ...]) -> _Plan:
     return _Plan(slabs, blocks, up, down)
 
 
-def _shapes(request: PlanRequest, kind: CollectiveKind, forests: tuple[Forest, ...]) -> list[_Shape]:
+def _shapes(request: PlanRequest, kind: CollectiveKind, forests: tuple[Forest, ...]) -> list[Columns]:
     """Check that the forests fit the request, and divide weights by what divides them all."""
     problem = _misfit(request, kind, forests) or _misfit_of_roots(request, kind, forests)
     if problem:
         raise PlanningError(f"cannot lower forests: {problem}")
-    shapes = [_shape(forest) for forest in forests]
+    shapes = [columns_of(forest) for forest in forests]
     divisor = math.gcd(*(int(np.gcd.reduce(shape.weight)) for shape in shapes))
     return [shape._replace(weight=shape.weight // divisor) for shape in shapes]
 
@@ -297,74 +277,7 @@ def _misfit_of_roots(request: PlanRequest, kind: CollectiveKind, forests: tuple[
     return ""
 
 
-def _shape(forest: Forest) -> _Shape:
-    if not isinstance(forest, SymmetricForest):
-        return _shape_of_trees(forest)
-    base = _shape_of_trees(Forest(forest.network, tuple(tree.as_tree() for tree in forest.base)))
-    images = np.arange(forest.symmetry.order)[:, None]
-    turned = (
-        forest.symmetry.image(images, column).reshape(-1) for column in (base.root, base.parent, base.child)
-    )
-    above = np.where(base.above < 0, -1, base.above + images * base.above.size)
-    root, parent, child = turned
-    return _Shape(
-        root,
-        np.tile(base.weight, images.size),
-        np.tile(base.height, images.size),
-        np.arange(root.size + 1) * (forest.network.nranks - 1),
-        parent,
-        child,
-        np.tile(base.depth, images.size),
-        above.reshape(-1),
-        np.tile(base.inner, images.size),
-        np.tile(base.eldest, images.size),
-    )
-
-
-def _shape_of_trees(forest: Forest) -> _Shape:
-    n, count = forest.network.nranks, len(forest.trees)
-    heads: list[tuple[int, int]] = []
-    parent: list[int] = []
-    child: list[int] = []
-    depth: list[int] = []
-    above: list[int] = []
-    for tree in forest.trees:
-        heads.append((tree.root, tree.weight))
-        level, reached_by = [0] * n, [-1] * n
-        for number, (a, b, _) in enumerate(tree.edges, len(parent)):
-            level[b] = level[a] + 1
-            depth.append(level[b])
-            above.append(reached_by[a])
-            reached_by[b] = number
-            parent.append(a)
-            child.append(b)
-    edges = n - 1
-    if len(parent) != edges * count:
-        raise PlanningError(f"cannot lower forests: a tree has not the {edges} edges that span {n} ranks")
-    depths = np.array(depth, np.int64)
-    aboves = np.array(above, np.int64)
-    inner = np.zeros(depths.size, np.bool_)
-    inner[aboves[aboves >= 0]] = True
-    parents = np.array(parent, np.int64)
-    family = np.repeat(np.arange(count), edges) * n + parents
-    eldest = np.zeros(depths.size, np.bool_)
-    eldest[np.unique(family, return_index=True)[1]] = True
-    root, weights = np.array(heads, np.int64).T
-    return _Shape(
-        root,
-        weights,
-        depths.reshape(count, edges).max(axis=1),
-        np.arange(count + 1) * edges,
-        parents,
-        np.array(child, np.int64),
-        depths,
-        aboves,
-        inner,
-        eldest,
-    )
-
-
-def _pieces(request: PlanRequest, shapes: list[_Shape], weight: int) -> tuple[int, int]:
+def _pieces(request: PlanRequest, shapes: list[Columns], weight: int) -> tuple[int, int]:
     """Choose how many slabs there are, and into how many messages a tree's span of a slab is cut.
 
     Cuts are for weights so fine that slabs would make too many chunks.
@@ -403,7 +316,7 @@ def _profile(step: Array, src: Array, dst: Array, load: Array, nranks: int) -> i
     return int(busiest.sum())
 
 
-def _strands(shape: _Shape, blocks: Array, slabs: int, cuts: int) -> _Strands:
+def _strands(shape: Columns, blocks: Array, slabs: int, cuts: int) -> _Strands:
     """Lay the spans of all trees out: by root, by slab, by tree."""
     order = np.argsort(shape.root, kind="stable")
     before = np.empty_like(shape.weight)
@@ -422,7 +335,7 @@ def _strands(shape: _Shape, blocks: Array, slabs: int, cuts: int) -> _Strands:
     return _Strands(tree[strand], chunk[strand] + low, high - low, start)
 
 
-def _messages(shape: _Shape, strands: _Strands, *, up: bool) -> _Messages:
+def _messages(shape: Columns, strands: _Strands, *, up: bool) -> _Messages:
     number = np.diff(shape.first)[strands.tree]
     strand = np.repeat(np.arange(number.size), number)
     base = np.repeat(np.cumsum(number) - number, number)
