@@ -37,7 +37,7 @@ setup-dev: $(VENV)/.dev $(VENV)/.built
 $(VENV)/.run: pyproject.toml constraints.txt .ci/system
 	bash .ci/system build
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -c constraints.txt numpy msgspec click rich networkx matplotlib ml_dtypes torch mpi4py \
+	$(PIP) install -q -c constraints.txt numpy msgspec click rich networkx scipy matplotlib ml_dtypes torch mpi4py \
 	  scikit-build-core pybind11 cmake ninja
 	touch $@
 
