@@ -87,6 +87,15 @@ def test_ranks_without_weight_root_nothing_of_an_allreduce() -> None:
     assert schedule.pieces == 7
 
 
+def test_halves_of_an_allreduce_may_count_in_other_units() -> None:
+    up = chains(3, [2, 0, 4], -1)
+    down = Forest(circle(3), (chain(3, 0, 1, 5), chain(3, 2, 1, 7), chain(3, 2, 1, 3)))
+    request = PlanRequest(Kind.ALLREDUCE, 3, pieces=1)
+    schedule = lower(request, up, down)
+    assert schedule.pieces == 15
+    assert interpret(schedule) == cost(request, up, down)
+
+
 def test_weights_too_fine_for_slabs_are_cut_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lowering, "SLAB_CELLS", 1)
     for kind, forests in (
@@ -155,7 +164,7 @@ def test_far_counts_what_leaves_the_busiest_host() -> None:
             Kind.ALLREDUCE,
             -1,
             [chains(3, [1, 2, 0], -1), chains(3, [2, 1, 0], 1)],
-            "1 units up but 2 units down",
+            "root of 1/3 of the data up but of 2/3 down",
         ),
         (
             Kind.BROADCAST,

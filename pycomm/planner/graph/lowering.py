@@ -24,7 +24,7 @@ With W units of weight and P slabs, all roots together have W*P chunks, a block 
 W*P/n. For each tree of weight m, each rank but the root receives m*P chunks (in a reduction: sends them), and
 the longest chain of messages has about height + P - 1. Lowered can be forests whose roots have equal weights
 (allgather, reduce_scatter), all weight at the root of the call (broadcast, reduce), or equal weights in both
-forests (allreduce).
+forests (allreduce; a common factor aside).
 
 A switch that replicates or combines is not made use of: messages lead from rank to rank.
 
@@ -129,7 +129,8 @@ def lower(request: PlanRequest, *forests: Forest, name: str = "tree_packing", ch
         that height costs little.
     forests
         allgather, broadcast: one on the network. reduce_scatter, reduce: one on the network reversed.
-        allreduce: first the one on the network reversed, then the other; their roots have equal weights.
+        allreduce: first the one on the network reversed, then the other; each root has equal parts
+        of the weights of both.
     name
         Name of the schedule.
     channels
@@ -234,13 +235,25 @@ def _plan(request: PlanRequest, forests: tuple[Forest, ...]) -> _Plan:
 
 
 def _shapes(request: PlanRequest, kind: CollectiveKind, forests: tuple[Forest, ...]) -> list[Columns]:
-    """Check that the forests fit the request, and divide weights by what divides them all."""
+    """Check that the forests fit the request, and make their weights alike and as small as possible."""
     problem = _misfit(request, kind, forests) or _misfit_of_roots(request, kind, forests)
     if problem:
         raise PlanningError(f"cannot lower forests: {problem}")
     shapes = [columns_of(forest) for forest in forests]
-    divisor = math.gcd(*(int(np.gcd.reduce(shape.weight)) for shape in shapes))
-    return [shape._replace(weight=shape.weight // divisor) for shape in shapes]
+    totals = [int(shape.weight.sum()) for shape in shapes]
+    common = math.lcm(*totals)
+    factors = [common // total for total in totals]
+    divisor = math.gcd(*(int(np.gcd.reduce(s.weight)) * f for s, f in zip(shapes, factors, strict=True)))
+    pieces = request.pieces or 1
+    if common // divisor * pieces * request.nranks > MOST_CELLS:
+        raise PlanningError(
+            f"cannot lower forests: {common // divisor} units of weight in {pieces} pieces on "
+            f"{request.nranks} ranks are more than {MOST_CELLS} chunks; use fewer pieces, or a smaller k"
+        )
+    return [
+        shape._replace(weight=(shape.weight.astype(object) * factor // divisor).astype(np.int64))
+        for shape, factor in zip(shapes, factors, strict=True)
+    ]
 
 
 def _misfit(request: PlanRequest, kind: CollectiveKind, forests: tuple[Forest, ...]) -> str:
@@ -270,10 +283,15 @@ def _misfit_of_roots(request: PlanRequest, kind: CollectiveKind, forests: tuple[
     if kind.is_rooted:
         others = np.delete(roots[0], request.root).any()
         return f"{kind.label} from root {request.root} has trees with other roots" if others else ""
-    unlike = np.flatnonzero(roots[0] != roots[1])
+    up, down = (
+        np.array([int(weight) for weight in found], object) * int(other.sum())
+        for found, other in (roots, roots[::-1])
+    )
+    unlike = np.flatnonzero(up != down)
     if unlike.size:
         rank = int(unlike[0])
-        return f"rank {rank} is the root of {roots[0][rank]} units up but {roots[1][rank]} units down"
+        shares = (f"{roots[half][rank]}/{roots[half].sum()}" for half in (0, 1))
+        return "rank {} is the root of {} of the data up but of {} down".format(rank, *shares)
     return ""
 
 
@@ -282,12 +300,6 @@ def _pieces(request: PlanRequest, shapes: list[Columns], weight: int) -> tuple[i
 
     Cuts are for weights so fine that slabs would make too many chunks.
     """
-    most = MOST_CELLS // (weight * request.nranks)
-    if most < 1 or request.pieces > most:
-        raise PlanningError(
-            f"cannot lower forests: {weight} units of weight in {request.pieces or 1} pieces on "
-            f"{request.nranks} ranks are more than {MOST_CELLS} chunks; use fewer pieces, or a smaller k"
-        )
     if request.pieces:
         return request.pieces, 1
     moved = busy = edges = 0

@@ -10,40 +10,19 @@ from __future__ import annotations
 from functools import lru_cache, partial
 
 from pycomm.collectives.spec import equal_form
+from pycomm.errors import TopologyError, UsageError
 from pycomm.planner.algorithm import Algorithm, Form
 from pycomm.planner.base import PlanCost, PlanRequest
 from pycomm.planner.graph.forest import Forest
+from pycomm.planner.graph.network import network_of
 from pycomm.schedule import Schedule
-from pycomm.topology.model import NodeKind, Topology
+from pycomm.topology.model import Topology
 from pycomm.types import CollectiveKind
 
-__all__ = ["FREE_ROOT", "TREE_PACKING", "forests_of", "group_topology"]
+__all__ = ["FREE_ROOT", "TREE_PACKING", "forests_of"]
 
 KEPT = 32
 """Forests that are kept."""
-
-
-def group_topology(topology: Topology, devices: tuple[int, ...]) -> Topology:
-    """Let the named devices be all devices, in this order; the other ones only pass on what they receive.
-
-    Parameters
-    ----------
-    topology
-        The whole network.
-    devices
-        Vertices that are devices, each once; ``()`` means all in their order, and the topology as it is.
-    """
-    if not devices or devices == topology.devices:
-        return topology
-    member = set(devices)
-    order = [*devices, *(i for i in range(len(topology.nodes)) if i not in member)]
-    number = {old: new for new, old in enumerate(order)}
-    nodes = [topology.nodes[i] for i in order]
-    for i in range(len(devices), len(nodes)):
-        if nodes[i].kind is NodeKind.DEVICE:
-            nodes[i] = nodes[i]._replace(kind=NodeKind.SWITCH)
-    links = (link._replace(src=number[link.src], dst=number[link.dst]) for link in topology.links)
-    return Topology(topology.name, tuple(nodes), tuple(links), topology.notes)
 
 
 def forests_of(request: PlanRequest) -> tuple[Forest, ...]:
@@ -58,7 +37,7 @@ def _forests(
 ) -> tuple[Forest, ...]:
     from pycomm.planner.graph.synthesis import synthesize
 
-    return tuple(synthesize(group_topology(topology, devices), kind, root).forests)
+    return synthesize(topology, kind, root, ranks=devices or None).forests
 
 
 def _plan(request: PlanRequest, name: str) -> Schedule:
@@ -76,25 +55,27 @@ def _cost(request: PlanRequest) -> PlanCost:
 
 
 @lru_cache(maxsize=KEPT)
-def _cut_off(topology: Topology, devices: tuple[int, ...]) -> str | None:
-    """Name a rank that cannot hear from rank 0, or that rank 0 cannot hear from."""
-    group = group_topology(topology, devices)
-    ahead: list[list[int]] = [[] for _ in group.nodes]
-    behind: list[list[int]] = [[] for _ in group.nodes]
-    for link in group.links:
-        ahead[link.src].append(link.dst)
-        behind[link.dst].append(link.src)
-    first = group.devices[0]
-    for near, says in ((ahead, "from {} to {}"), (behind, "from {1} to {0}")):
-        seen, todo = {first}, [first]
+def _problem(topology: Topology, devices: tuple[int, ...]) -> str | None:
+    """Say why the devices are no group: no devices, or no way from one to another."""
+    try:
+        network = network_of(topology, devices or None)
+    except (TopologyError, UsageError) as error:
+        return str(error)
+    for names, src, dst in (
+        ("from {0} to {1}", network.src, network.dst),
+        ("from {1} to {0}", network.dst, network.src),
+    ):
+        near: list[list[int]] = [[] for _ in network.names]
+        for a, b in zip(src.tolist(), dst.tolist(), strict=True):
+            near[a].append(b)
+        seen, todo = {0}, [0]
         while todo:
-            for vertex in near[todo.pop()]:
-                if vertex not in seen:
-                    seen.add(vertex)
-                    todo.append(vertex)
-        lost = [device for device in group.devices if device not in seen]
+            ahead = [vertex for vertex in near[todo.pop()] if vertex not in seen]
+            seen.update(ahead)
+            todo += ahead
+        lost = [rank for rank in range(network.nranks) if rank not in seen]
         if lost:
-            return "there is no way " + says.format(group.nodes[first].name, group.nodes[lost[0]].name)
+            return "there is no way " + names.format(network.names[0], network.names[lost[0]])
     return None
 
 
@@ -107,13 +88,7 @@ def _refuses(request: PlanRequest) -> str | None:
             f"the topology has {len(topology.devices)} devices for {request.nranks} ranks; "
             "name the devices of the ranks"
         )
-    bad = [v for v in request.devices if not 0 <= v < len(topology.nodes)]
-    bad = bad or [v for v in request.devices if topology.nodes[v].kind is not NodeKind.DEVICE]
-    if bad:
-        return f"vertex {bad[0]} of the topology is not a device"
-    if len(set(request.devices)) != len(request.devices):
-        return "two ranks are on the same device"
-    return _cut_off(topology, request.devices)
+    return _problem(topology, request.devices)
 
 
 def _planner(name: str, *kinds: CollectiveKind) -> Algorithm:
