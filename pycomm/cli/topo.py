@@ -81,8 +81,8 @@ def list_names(as_json: bool) -> None:
     if as_json:
         print_json({name: _facts(topology) for name, topology in found.items()})
         return
-    rows = [(name, len(t.devices), len(set(t.host_numbers())), t.name) for name, t in found.items()]
-    print_table(("name", "devices", "hosts", "what"), rows)
+    rows = [(name, len(t.devices), len(set(t.host_numbers())), _makes(t)) for name, t in found.items()]
+    print_table(("name", "devices", "hosts", "which"), rows)
 
 
 @command.command()
@@ -391,6 +391,12 @@ def _bound(topology: Topology, kind: CollectiveKind, root: int | None) -> dict[s
         "limited_by": found.limited_by(),
         "cut": {"vertices": [network.names[v] for v in found.cut.vertices]},
     }
+
+
+def _makes(topology: Topology) -> str:
+    """Vendors and models of the devices, each once."""
+    nodes = (topology.nodes[device] for device in topology.devices)
+    return ", ".join(dict.fromkeys(f"{node.vendor} {node.model}".strip() for node in nodes))
 
 
 def _title(topology: Topology) -> str:
