@@ -41,7 +41,16 @@ from pycomm.planner.graph.network import Network
 from pycomm.planner.graph.routing import Ways, algbw, message_loads, schedule_algbw, schedule_loads
 from pycomm.types import CollectiveKind
 
-__all__ = ["Candidate", "Rings", "known", "ring_forests", "rings", "schedule_algbw", "schedule_loads"]
+__all__ = [
+    "Candidate",
+    "Rings",
+    "known",
+    "ring_forests",
+    "ring_order",
+    "rings",
+    "schedule_algbw",
+    "schedule_loads",
+]
 
 SEARCH_STEPS = 20_000
 """Steps of one depth-first search for a ring."""
@@ -196,6 +205,11 @@ def rings(network: Network, hosts: Sequence[int] = (), ways: Ways | None = None)
     if len(direct) > 1 or (direct and direct[0] != order):
         found.append(Rings(f"{len(direct)} direct rings", direct))
     return found
+
+
+def ring_order(network: Network, hosts: Sequence[int] = (), ways: Ways | None = None) -> tuple[int, ...]:
+    """Place one ring through all ranks: the first of :func:`rings`, without a search for others."""
+    return _one_ring(ways or Ways(network), list(hosts) or [0] * network.nranks)
 
 
 def ring_forests(network: Network, kind: CollectiveKind, found: Rings, root: int = -1) -> tuple[Forest, ...]:

@@ -8,6 +8,7 @@ with other pieces, channels or in_place they are another schedule of the same fo
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 from pycomm.collectives.spec import equal_form
 from pycomm.errors import TopologyError, UsageError
@@ -19,25 +20,31 @@ from pycomm.schedule import Schedule
 from pycomm.topology.model import Topology
 from pycomm.types import CollectiveKind
 
-__all__ = ["FREE_ROOT", "TREE_PACKING", "forests_of"]
+if TYPE_CHECKING:
+    from pycomm.planner.graph.synthesis import Plan
+
+__all__ = ["FREE_ROOT", "TREE_PACKING", "forests_of", "plan_of"]
 
 KEPT = 32
 """Forests that are kept."""
 
 
+def plan_of(request: PlanRequest) -> Plan:
+    """Make the forests of a request that has a topology, and say how good they are."""
+    assert request.topology is not None  # noqa: S101 (the planners reject such requests)
+    return _synthesized(request.topology, request.devices, equal_form(request.kind), request.root)
+
+
 def forests_of(request: PlanRequest) -> tuple[Forest, ...]:
     """Make the forests of a request that has a topology, in the order in which lowering takes them."""
-    assert request.topology is not None  # noqa: S101 (the planners reject such requests)
-    return _forests(request.topology, request.devices, equal_form(request.kind), request.root)
+    return plan_of(request).forests
 
 
 @lru_cache(maxsize=KEPT)
-def _forests(
-    topology: Topology, devices: tuple[int, ...], kind: CollectiveKind, root: int
-) -> tuple[Forest, ...]:
+def _synthesized(topology: Topology, devices: tuple[int, ...], kind: CollectiveKind, root: int) -> Plan:
     from pycomm.planner.graph.synthesis import synthesize
 
-    return synthesize(topology, kind, root, ranks=devices or None).forests
+    return synthesize(topology, kind, root, ranks=devices or None)
 
 
 def _plan(request: PlanRequest, name: str) -> Schedule:
