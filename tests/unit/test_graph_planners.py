@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -15,7 +16,9 @@ from pycomm.planner.base import PlanRequest
 from pycomm.planner.graph import planners
 from pycomm.planner.graph.embedding import Rings, ring_forests
 from pycomm.planner.graph.network import network_of
+from pycomm.planner.graph.routing import schedule_algbw
 from pycomm.testing.interpreter import interpret
+from pycomm.topology.generators import torus
 from pycomm.topology.model import Link, Node, NodeKind, Topology
 from pycomm.types import CollectiveKind as Kind
 
@@ -43,9 +46,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Question]]:
     module = ModuleType("pycomm.planner.graph.synthesis")
     module.synthesize = synthesize  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    planners._forests.cache_clear()
+    planners._synthesized.cache_clear()
     yield questions
-    planners._forests.cache_clear()
+    planners._synthesized.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -101,3 +104,17 @@ def test_requests_with_equal_topologies_are_equal() -> None:
     requests = [PlanRequest(Kind.ALLGATHER, 4, topology=circle(4)) for _ in range(2)]
     assert len(set(requests)) == 1
     assert requests[0] != PlanRequest(Kind.ALLGATHER, 4, topology=circle(4, cut=True))
+
+
+@pytest.mark.parametrize("kind", [Kind.ALLREDUCE, Kind.ALLGATHER, Kind.REDUCE_SCATTER])
+@pytest.mark.parametrize("sides", [(2, 2), (3, 4), (2, 3, 2)])
+def test_a_torus_is_filled_by_the_schedule_itself(kind: Kind, sides: tuple[int, ...]) -> None:
+    topology = torus(sides, "50 GB/s")
+    network = network_of(topology)
+    name, halves = ("free_root", 2) if kind is Kind.ALLREDUCE else ("tree_packing", 1)
+    request = PlanRequest(kind, network.nranks, topology=topology)
+    schedule = registry.plan(name, request)
+    assert interpret(schedule) == registry.planner(name).cost(request)
+    entering = int(network.capacity[network.dst == 0].sum()) * network.unit
+    optimum = Fraction(entering * network.nranks, halves * (network.nranks - 1))
+    assert schedule_algbw(schedule, network) * 100 >= 99 * optimum
