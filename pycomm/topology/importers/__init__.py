@@ -197,4 +197,8 @@ def read(path: str | Path, format: str | None = None, **assume: str | int) -> To
         There is no such format or assumption.
     """
     source = read_text(path)
+    if (format or detect_format(source.text, source.name)) == "toml" and not assume:
+        from pycomm.topology.files import load
+
+        return load(path)  # files may name others that stand beside them
     return reads(source.text, source.name, format, **assume)

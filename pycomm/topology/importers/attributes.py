@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pycomm.errors import UsageError
 from pycomm.topology.importers.source import Reading, Source, joined, rate_of, shown
 from pycomm.topology.model import Node, NodeKind, Topology
-from pycomm.units import parse_rate, parse_time
+from pycomm.units import parse_exact_rate, parse_time
 
 __all__ = ["Edge", "Graph", "Vertex", "build"]
 
@@ -93,6 +93,7 @@ def build(source: Source, graph: Graph, *, link: str = "", kind: str = "", direc
         )
     default = rate_of(link or "100 Gbit/s", "link")
     unrated, seen = 0, set()
+    known: dict[tuple[tuple[str, Any], ...], tuple[int, str, float]] = {}
     for edge in graph.edges:
         for end in (edge.src, edge.dst):
             if end not in made.index:
@@ -106,17 +107,10 @@ def build(source: Source, graph: Graph, *, link: str = "", kind: str = "", direc
             made.skip("edges that repeat another, in a graph without parallel edges")
             continue
         seen.add((one_way, *ends))
-        rate = _rate(source, made, edge)
+        rate, label, latency = _figures(source, made, edge, known)
         unrated += not rate
         add = made.link if one_way else made.cable
-        add(
-            made.index[edge.src],
-            made.index[edge.dst],
-            rate or default,
-            _text(edge.attributes.get("kind")),
-            _latency(source, edge),
-            edge.line,
-        )
+        add(made.index[edge.src], made.index[edge.dst], rate or default, label, latency, edge.line)
     if unrated:
         made.assumed(f"{unrated} edges without a bandwidth have", shown(default), "link")
     pairs = {(one.src, one.dst) for one in made.links}
@@ -160,6 +154,25 @@ def _text(value: object) -> str:
 
 def _flag(value: object) -> bool:
     return value is True or _text(value).lower() in ("true", "yes", "1")
+
+
+def _figures(
+    source: Source,
+    made: Reading,
+    edge: Edge,
+    known: dict[tuple[tuple[str, Any], ...], tuple[int, str, float]],
+) -> tuple[int, str, float]:
+    """Bandwidth, kind and latency of an edge; attributes that were read before are not read again."""
+    key = tuple(edge.attributes.items())
+    try:
+        if key in known:
+            return known[key]
+    except TypeError:  # an attribute is a list or an object
+        key = ()
+    figures = _rate(source, made, edge), _text(edge.attributes.get("kind")), _latency(source, edge)
+    if key:
+        known[key] = figures
+    return figures
 
 
 def _rate(source: Source, made: Reading, edge: Edge) -> int:
@@ -209,7 +222,7 @@ def _rate_in(made: Reading, text: str) -> int:
         made.note(f"rates such as {text[:30]!r} are bounds; they count as if exact")
     unit = re.sub(r"Bps$", "B/s", match[1])
     try:
-        return round(parse_rate(unit))
+        return round(parse_exact_rate(unit))
     except (UsageError, OverflowError):
         return 0
 

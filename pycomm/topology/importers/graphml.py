@@ -53,7 +53,7 @@ def graphml(source: Source, *, link: str = "", kind: str = "", directed: str = "
         e.attributes.get("id") for e in edges
     )
     title = str(_data(graphs[0], keys, defaults, "graph").get("name") or "")
-    ends = {element.get("id"): name for (element, _), name in zip(found, names, strict=True)}
+    ends = {element.attributes["id"]: name for (element, _), name in zip(found, names, strict=True)}
     graph = Graph(
         title,
         [Vertex(name, data, one.line) for (one, data), name in zip(found, names, strict=True)],
@@ -98,7 +98,7 @@ def _edge(
     defaults: dict[tuple[str, str], str],
     directed: bool,
 ) -> Edge:
-    src, dst = element.get("source"), element.get("target")
+    src, dst = (element.attributes.get(end, "") for end in ("source", "target"))
     if not src or not dst:
         source.fail("an edge needs source and target", element.line)
     one_way = {"true": True, "false": False}.get(element.get("directed"), directed)
@@ -110,15 +110,16 @@ def _names(source: Source, found: list[tuple[Element, dict[str, Any]]]) -> list[
     labels = []
     seen: set[str] = set()
     for element, data in found:
-        key = element.get("id")
+        key = element.attributes.get("id", "")
         if not key:
             source.fail("a node has no id", element.line)
         if key in seen:
             source.fail(f"the node id {key[:60]!r} is there twice", element.line)
         seen.add(key)
-        labels.append(" ".join(str(data.get("label") or data.get("name") or key).split()))
+        label = data.get("label") or data.get("name")
+        labels.append(" ".join(str(label).split()) if label else key)
     uses = Counter(labels)
     return [
-        label if uses[label] == 1 else f"{label} ({element.get('id')})"
+        label if uses[label] == 1 else f"{label} ({element.attributes['id']})"
         for label, (element, _) in zip(labels, found, strict=True)
     ]

@@ -51,10 +51,11 @@ def node_link(source: Source, *, link: str = "", kind: str = "", directed: str =
     for i, one in enumerate(array(source, document[key], key)):
         field = f"{key}[{i}]"
         attributes = record(source, one, field)
-        src, dst = (_name(source, attributes.get(end), f"{field}.{end}") for end in ("source", "target"))
-        for end, name in (("source", src), ("target", dst)):
-            if name not in known:
-                source.fail(f"there is no node {name[:60]!r}", field=f"{field}.{end}")
+        src = _name(source, attributes.get("source"), f"{field}.source")
+        dst = _name(source, attributes.get("target"), f"{field}.target")
+        if src not in known or dst not in known:
+            lost = dst if src in known else src
+            source.fail(f"there is no node {lost[:60]!r}", field=field)
         rest = {k: v for k, v in attributes.items() if k not in ("source", "target", "key")}
         edges.append(Edge(src, dst, rest, one_way))
     title = record(source, document.get("graph", {}), "graph").get("name")
@@ -64,6 +65,8 @@ def node_link(source: Source, *, link: str = "", kind: str = "", directed: str =
 
 def _name(source: Source, value: Any, field: str) -> str:
     """Take an id: a text, a number, or a list of them as networkx writes tuples."""
+    if type(value) is str and value:
+        return value
     if isinstance(value, list) and value and all(isinstance(part, str | int | float) for part in value):
         return ",".join(str(part) for part in value)
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":

@@ -24,7 +24,7 @@ from pycomm.errors import UsageError
 from pycomm.topology.importers.source import MAX_VERTICES, Reading, Source
 from pycomm.topology.importers.yamltext import Mapping, Sequence, parse_yaml
 from pycomm.topology.model import Node, NodeKind, Topology
-from pycomm.units import parse_rate, parse_time
+from pycomm.units import parse_exact_rate, parse_time
 
 __all__ = ["astrasim", "simai"]
 
@@ -219,7 +219,7 @@ def _cable(source: Source, made: Reading, fields: list[str], line: int, nvswitch
             f"there is no vertex {max(a, b)}; they are numbered from 0 to {len(made.nodes) - 1}", line
         )
     try:
-        rate, latency = round(parse_rate(fields[2])), parse_time(fields[3])
+        rate, latency = round(parse_exact_rate(fields[2])), parse_time(fields[3])
     except (UsageError, OverflowError) as error:
         source.fail(str(error), line)
     if len(fields) == 5 and fields[4] != "0" and not re.fullmatch(r"0*\.?0*", fields[4]):

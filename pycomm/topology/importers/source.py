@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 
 from pycomm.errors import TopologyError, UsageError
 from pycomm.topology.model import MAX_BYTES_PER_S, Link, Node, NodeKind, Topology
-from pycomm.units import format_rate, parse_rate
+from pycomm.units import format_rate, parse_exact_rate
 
 __all__ = ["Reading", "Source", "count_of", "joined", "natural", "rate_of", "read_text"]
 
@@ -178,7 +178,7 @@ def rate_of(value: object, keyword: str) -> int:
     """
     if not isinstance(value, str):
         raise UsageError(f"{keyword}={value!r} has no unit; write it like {keyword}='400 Gbit/s'")
-    rate = round(parse_rate(value))
+    rate = round(parse_exact_rate(value))
     if not 0 < rate <= MAX_BYTES_PER_S:
         raise UsageError(f"{keyword}={value!r} must be at least 1 B/s and at most 10^18 B/s")
     return rate
