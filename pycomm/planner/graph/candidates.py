@@ -1,14 +1,14 @@
-"""Candidates that the structure of a network suggests, for all-gather; with exact loads, and cuts that prove them.
+"""Candidates that the structure of a network suggests: exact loads, and cuts that prove them.
 
-Whoever hears each share once cannot do with less than the links into some part of the network allow: a part with
-m of the N ranks, entered by links of capacity c, needs ``(N - m) / c`` for each unit of share. Candidates are
-compared with the parts that are usually the narrow ones: one rank, one host, one pod, and what the candidate's own
-full links close off. Where load and cut are equal both are optimal, and no maximum flow has been computed.
+Whoever hears each share once cannot do with less than the links into some part of the network allow: a part
+with m of the N ranks, entered by links of capacity c, needs ``(N - m) / c`` for each unit of share.
+Candidates are compared with the parts that are usually the narrow ones: one rank, one host, one pod, and what
+the candidate's own full links close off. Where load and cut are equal both are optimal, and no maximum flow
+has been computed.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,11 +21,22 @@ import numpy.typing as npt
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import Network
 from pycomm.planner.graph.structure import Structure, structures
-from pycomm.planner.graph.symmetric import BaseTree, Ints, SymmetricForest, Symmetry, symmetric_forest
+from pycomm.planner.graph.symmetric import BaseTree, Ints, SymmetricForest, symmetric_forest
 from pycomm.planner.graph.translated_trees import translated_trees
-from pycomm.planner.graph.unit_trees import Shape, Turns, UnitTrees, direct
+from pycomm.planner.graph.unit_trees import Turns, UnitTrees, direct
 
-__all__ = ["Candidate", "Part", "allgather_candidates", "most_load", "narrow_parts", "narrowest", "reversed_structure"]
+__all__ = [
+    "Candidate",
+    "Part",
+    "allgather_candidates",
+    "closed_off",
+    "most_load",
+    "narrow_parts",
+    "narrowest",
+    "part_of",
+    "representatives",
+    "reversed_structure",
+]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -33,6 +44,8 @@ MAX_EVALUATIONS = 24
 """Ways of taking turns that are tried for one structure."""
 MAX_TREES = 16
 """Trees for each root, by default."""
+MAX_REPEATS = 64
+"""Trees for each root that even use of parallel switches may take."""
 
 
 class Part(NamedTuple):
@@ -86,7 +99,8 @@ def most_load(network: Network, loads: Ints) -> Fraction:
         return Fraction(0)
     ratio = loads / network.capacity
     close = np.flatnonzero(ratio >= ratio.max() * (1 - 1e-12))
-    return max(Fraction(int(loads[i]), int(network.capacity[i])) for i in close)
+    pairs = np.unique(np.stack((loads[close], network.capacity[close]), axis=1), axis=0)
+    return max(Fraction(load, capacity) for load, capacity in pairs.tolist())
 
 
 # ------------------------------------------------------------------------------------------------------ parts
@@ -104,7 +118,7 @@ def part_of(network: Network, inside: Mask) -> Part | None:
 
 def narrow_parts(structure: Structure | None, network: Network) -> Iterator[Part]:
     """Parts that are usually narrow: single ranks, and units with all that is in them."""
-    ranks = [0] if structure is None else _representatives(structure)
+    ranks = [0] if structure is None else representatives(structure)
     for rank in ranks:
         inside = np.zeros(network.nvertices, bool)
         inside[rank] = True
@@ -114,14 +128,14 @@ def narrow_parts(structure: Structure | None, network: Network) -> Iterator[Part
             yield from filter(None, [part_of(network, label == own)])
 
 
-def _representatives(structure: Structure) -> list[int]:
+def representatives(structure: Structure) -> list[int]:
     """One rank of each class of ranks that the shifts lead to one another."""
     like = [axis for axis, shift in enumerate(structure.shifts) if shift is not None]
     return np.flatnonzero((structure.coordinates.place[:, like] == 0).all(axis=1)).tolist()
 
 
 def closed_off(network: Network, loads: Ints, ranks: list[int]) -> Iterator[Part]:
-    """Parts that the fullest arcs close off around some ranks: whence they can be reached without these arcs."""
+    """Parts that the fullest arcs close off around some ranks: what reaches them without these arcs."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import breadth_first_order
 
@@ -154,7 +168,7 @@ def narrowest(parts: Iterator[Part]) -> Part | None:
     return best
 
 
-# ----------------------------------------------------------------------------------------------------- forests
+# ---------------------------------------------------------------------------------------------------- forests
 
 
 def reversed_structure(structure: Structure) -> Structure:
@@ -184,7 +198,10 @@ def allgather_candidates(
         if structure.direct:
             for forest in translated_trees(structure, trees):
                 k = len(forest.base)
-                yield structure, _candidate(forest, k, f"translated shortest-path trees on {structure.describe()}")
+                yield (
+                    structure,
+                    _candidate(forest, k, f"translated shortest-path trees on {structure.describe()}"),
+                )
         else:
             for candidate in _unit_candidates(UnitTrees(structure), pack, trees):
                 yield structure, candidate
@@ -196,69 +213,71 @@ def _candidate(forest: SymmetricForest, k: int, how: str) -> Candidate:
     return Candidate(forest, how, k, load / share)
 
 
-def _unit_candidates(unit: UnitTrees, pack: Pack | None, trees: int) -> Iterator[Candidate]:
-    """Enter each unit once; if that is not enough, in more places, or over all twins evenly."""
-    structure = unit.structure
-    network = structure.network
-    shapes = {level: direct(unit.row(level)) for level in unit.levels}
-    goal = narrowest(narrow_parts(structure, network))
-    least = goal.need if goal else Fraction(0)
-    inner: list[BaseTree] | None = None
-    turns = unit.usual_turns()
-    if unit.base(unit.symmetry(turns), turns, shapes) is None:
-        inner = _inner_trees(unit, pack)
-        if inner is None:
-            return
-    what = f"one tree at each rank of {structure.describe()}, each unit entered once"
-    if inner is not None:
-        what = f"trees at each rank of {structure.describe()}, packed inside hosts, each unit entered once"
+@dataclass(frozen=True)
+class _Maker:
+    """Makes forests that enter each unit once, spreading inside hosts directly or along given trees."""
 
-    def make(turns: Turns, whole: tuple[int, ...] = (), extra: tuple[int, ...] = (0,)) -> SymmetricForest | None:
-        symmetry = unit.symmetry(turns, whole)
+    unit: UnitTrees
+    inner: list[BaseTree] | None
+
+    def make(
+        self, turns: Turns, whole: tuple[int, ...] = (), extra: tuple[int, ...] = (0,)
+    ) -> SymmetricForest | None:
+        """Make a forest; ``extra`` has, for each tree of a root, how many more places are entered."""
+        unit, symmetry = self.unit, self.unit.symmetry(turns, whole)
+        shapes = {level: direct(unit.row(level)) for level in unit.levels}
         base: list[BaseTree] = []
         for number in extra:
             more = (
                 unit.base(symmetry, turns, shapes, number)
-                if inner is None
-                else unit.base_with_inner(symmetry, turns, shapes, inner)
+                if self.inner is None
+                else unit.base_with_inner(symmetry, turns, shapes, self.inner)
             )
             if more is None:
                 return None
             base += more
         return symmetric_forest(symmetry, base)
 
-    turns, forest = _best_turns(unit, make, least)
+
+def _maker(unit: UnitTrees, pack: Pack | None) -> _Maker | None:
+    """Choose how shares spread inside hosts; ``None`` when there is no way."""
+    maker = _Maker(unit, None)
+    if maker.make(unit.usual_turns()) is not None:
+        return maker
+    inner = _inner_trees(unit, pack)
+    return None if inner is None else _Maker(unit, inner)
+
+
+def _unit_candidates(unit: UnitTrees, pack: Pack | None, trees: int) -> Iterator[Candidate]:
+    """Enter each unit once; if that is not enough, in more places, or over all twins evenly."""
+    structure = unit.structure
+    goal = narrowest(narrow_parts(structure, structure.network))
+    least = goal.need if goal else Fraction(0)
+    maker = _maker(unit, pack)
+    if maker is None:
+        return
+    inside = "" if maker.inner is None else ", packed inside hosts"
+    what = f"trees at each rank of {structure.describe()}{inside}, each unit entered once"
+    turns, forest = _best_turns(unit, maker.make, least)
     if forest is None:
         return
-    k = len(forest.base) // len(unit.roots())
-    best = _candidate(forest, k, what)
+    best = _candidate(forest, len(forest.base) // len(unit.roots()), what)
     yield best
-    if best.load <= least:
-        return
-    if inner is None and unit.row(0) > 1 and unit.most_extra:
-        for candidate in _with_extras(unit, make, turns, trees, best):
+    k = best.k
+    if best.load > least and maker.inner is None and unit.row(0) > 1 and unit.most_extra:
+        for candidate in _with_extras(unit, maker.make, turns, trees, best, least):
             best = candidate
             yield best
-            if best.load <= least:
-                return
-    for kinds in _kinds_of_twins(structure, 64 // k):
-        forest = make(turns, kinds)
-        if forest is not None:
-            repeats = math.prod(structure.twins[kind].count for kind in kinds)
-            even = _candidate(forest, repeats * k, what + ", over all parallel switches evenly")
+    for kinds in unit.kinds_to_repeat(MAX_REPEATS // k):
+        if best.load <= least:
+            return
+        repeated = maker.make(turns, kinds)
+        repeats = math.prod(structure.twins[kind].count for kind in kinds)
+        if repeated is not None:
+            even = _candidate(repeated, repeats * k, f"{what}, all parallel switches used evenly")
             if even.load < best.load:
                 best = even
                 yield best
-                if best.load <= least:
-                    return
-
-
-def _kinds_of_twins(structure: Structure, most: int) -> list[tuple[int, ...]]:
-    """Choices of kinds of twins that all trees may be repeated on, fewest repetitions first."""
-    kinds = range(len(structure.twins))
-    choices = [c for size in range(1, len(kinds) + 1) for c in itertools.combinations(kinds, size)]
-    counted = [(math.prod(structure.twins[kind].count for kind in choice), choice) for choice in choices]
-    return [choice for repeats, choice in sorted(counted) if 1 < repeats <= most]
 
 
 def _best_turns(
@@ -306,8 +325,9 @@ def _with_extras(
     turns: Turns,
     trees: int,
     best: Candidate,
+    least: Fraction,
 ) -> Iterator[Candidate]:
-    """Let some shares enter hosts in more places than one, as many as even out the links inside and outside."""
+    """Let some shares enter hosts in more places than one, until links inside and outside are even."""
     one = make(turns, (), (1,))
     if one is None or not isinstance(best.forest, SymmetricForest):
         return
@@ -326,10 +346,12 @@ def _with_extras(
         forest = make(turns, (), shares)
         if forest is None:
             return
-        better = _candidate(forest, k, best.how + f", and {number} more times")
+        better = _candidate(forest, k, f"{best.how}, and in {number} more places")
         if better.load < best.load:
             best = replace(better, how=best.how)
             yield better
+            if loads[number] / k <= float(least) * (1 + 1e-9):
+                return
 
 
 def _inner_trees(unit: UnitTrees, pack: Pack | None) -> list[BaseTree] | None:

@@ -1,4 +1,4 @@
-"""What a network looks like: units within units (hosts, racks, pods), rails, and shifts that leave it as it is.
+"""What a network looks like: hosts, racks, pods, rails, and the shifts that leave it as it is.
 
 Nothing here knows a name. Four questions are asked of the bare graph:
 
@@ -16,15 +16,17 @@ References
 ----------
 * B. D. McKay, A. Piperno: Practical graph isomorphism, II. Journal of Symbolic Computation 60, 2014
   (individualisation and refinement).
-* G. Sabidussi: On a class of fixed-point-free graphs. Proceedings of the AMS 9, 1958 (a graph is a Cayley graph
+* G. Sabidussi: On a class of fixed-point-free graphs. Proceedings of the AMS 9, 1958 (a graph is a Cayley
+graph
   when some group of its automorphisms moves any vertex to any other in exactly one way).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -163,15 +165,25 @@ def twin_shifts(refiner: _Refiner, level: Ints) -> list[Shift]:
         here = level == height
         image = _rotate_twins(refiner, colours, here)
         if image is not None:
-            shift = Shift(image, 1)
-            found.append(Shift(image, int(shift._cycles[3][here].max())))
+            found.append(Shift(image, _longest_cycle(image, np.flatnonzero(here))))
         own = np.arange(network.nvertices, dtype=np.uint64) + np.uint64(13)
         colours = np.where(here, _mix(colours + _mix(own)), colours)
     return found
 
 
+def _longest_cycle(image: Ints, vertices: Ints) -> int:
+    """How many uses of a renaming it takes until the last of some vertices has come back."""
+    at, uses = image[vertices], 1
+    away = at != vertices
+    while away.any():
+        at, vertices = image[at[away]], vertices[away]
+        uses += 1
+        away = at != vertices
+    return uses
+
+
 def _rotate_twins(refiner: _Refiner, colours: Hashes, here: npt.NDArray[np.bool_]) -> Ints | None:
-    """Move the vertices of some level that share a colour on by one, all cells at once or one after another."""
+    """Move vertices of some level that share a colour on by one, all cells at once or one after another."""
     order, counts = _ties(colours)
     tied = order[(counts > 1) & here[order]]
     if not len(tied):
@@ -208,7 +220,9 @@ def levels(network: Network) -> Ints:
     level[: network.nranks] = 0
     src, dst = network.src.astype(np.int64), network.dst.astype(np.int64)
     for distance in range(1, network.nvertices):
-        new = np.concatenate((dst[(level[src] >= 0) & (level[dst] < 0)], src[(level[dst] >= 0) & (level[src] < 0)]))
+        new = np.concatenate(
+            (dst[(level[src] >= 0) & (level[dst] < 0)], src[(level[dst] >= 0) & (level[src] < 0)])
+        )
         if not len(new):
             break
         level[new] = distance
@@ -222,7 +236,9 @@ def _components(network: Network, vertices: npt.NDArray[np.bool_], arcs: npt.NDA
 
     live = arcs & vertices[network.src] & vertices[network.dst]
     count = network.nvertices
-    graph = coo_array((np.ones(int(live.sum()), np.int8), (network.src[live], network.dst[live])), (count, count))
+    graph = coo_array(
+        (np.ones(int(live.sum()), np.int8), (network.src[live], network.dst[live])), (count, count)
+    )
     _, label = connected_components(graph, directed=False)
     _, first, where = np.unique(label, return_index=True, return_inverse=True)
     return np.where(vertices, first[where], -1)
@@ -240,8 +256,8 @@ def units(network: Network, level: Ints) -> list[list[Ints]]:
     Returns
     -------
     list
-        Chains to try, best first. A chain has, smallest units first, a label for each vertex: the least vertex
-        of its unit, or -1 when it is in none.
+        Chains to try, best first. A chain has, smallest units first, a label for each vertex: the least
+        vertex of its unit, or -1 when it is in none.
     """
     every_arc, every_vertex = np.ones(len(network.src), bool), np.ones(network.nvertices, bool)
     below = [_components(network, level < top, every_arc) for top in range(int(level.max(initial=0)), 0, -1)]
@@ -315,10 +331,11 @@ class Coordinates:
         return grid
 
     def rolled(self, axis: int) -> Ints:
-        """New name of each rank when all move on by one in one coordinate, the last to the first place."""
+        """Rename the ranks by moving all on by one in one coordinate, the last to the first place."""
         place = self.place.copy()
         place[:, axis] = (place[:, axis] + 1) % self.sizes[axis]
-        return self.rank[tuple(place.T)]
+        renamed: Ints = self.rank[tuple(place.T)]
+        return renamed
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,12 +367,15 @@ class Structure:
 
     def describe(self) -> str:
         """Say the sizes, largest units first, such as ``"4 x 16 x 8"``."""
-        marks = (f"{n}" if shift else f"{n} unlike" for n, shift in zip(self.coordinates.sizes, self.shifts, strict=True))
+        marks = (
+            f"{n}" if shift else f"{n} unlike"
+            for n, shift in zip(self.coordinates.sizes, self.shifts, strict=True)
+        )
         return " x ".join(marks)
 
 
 def _nearest_outside(network: Network, inside: Ints) -> tuple[Ints, Ints]:
-    """Hash of the set of vertices outside its unit that each rank meets first, over no other rank; one of them."""
+    """Hash the vertices outside its unit that each rank meets first, over no other rank; and name one."""
     from scipy.sparse import csr_array
 
     n, count = network.nranks, network.nvertices
@@ -377,13 +397,16 @@ def _nearest_outside(network: Network, inside: Ints) -> tuple[Ints, Ints]:
         going = (signature[rank] == 0) & (inside[vertex] == unit_of_rank[rank])
         if not going.any():
             break
-        ahead = csr_array((np.ones(int(going.sum()), np.int64), (rank[going], vertex[going])), (n, count)) @ forward
+        ahead = (
+            csr_array((np.ones(int(going.sum()), np.int64), (rank[going], vertex[going])), (n, count))
+            @ forward
+        )
         ahead.data[:] = 1
     return signature.view(np.int64), met
 
 
 def _planes(network: Network, inside: Ints) -> Ints:
-    """Label the parts of the network that are left without the units: one plane each; one more label at the end."""
+    """Label the parts that are left without the units, one plane each; and one more label at the end."""
     fabric = _components(network, inside < 0, np.ones(len(network.src), bool))
     return np.append(fabric, -1)
 
@@ -482,6 +505,30 @@ def structures(network: Network) -> Iterator[Structure]:
     Structure
         At least one coordinate of each has a shift.
     """
+    memo = _memo(network)
+    for number in itertools.count():
+        if number == len(memo.found):
+            following = next(memo.rest, None)
+            if following is None:
+                return
+            memo.found.append(following)
+        yield memo.found[number]
+
+
+@dataclass
+class _Memo:
+    """What was found in a network, and the search that goes on."""
+
+    found: list[Structure]
+    rest: Iterator[Structure]
+
+
+@lru_cache(maxsize=4)
+def _memo(network: Network) -> _Memo:
+    return _Memo([], _search(network))
+
+
+def _search(network: Network) -> Iterator[Structure]:
     refiner = _Refiner(network)
     if _direct(network) and network.nranks > 1:
         found = translations(network.nranks, network.src, network.dst, network.capacity)

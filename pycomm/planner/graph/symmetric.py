@@ -1,13 +1,14 @@
-"""Forests that are made of a few trees and their images: 10,240 ranks have 10^8 tree edges, and none is stored.
+"""Forests made of a few trees and their images: 10,240 ranks have 10^8 tree edges, and none is stored.
 
 A *shift* is a renaming of the vertices that leads every arc to an arc; it is used 0, 1, ..., ``count - 1``
 times. Shifts together are a *symmetry*: its images are numbered in mixed radix, the first shift fastest, and
-image a of a vertex is what the shifts make of it, each as often as its digit of a says. A forest has all images
-of its base trees.
+image a of a vertex is what the shifts make of it, each as often as its digit of a says. A forest has all
+images of its base trees.
 
-The load of an arc is a sum over all images. It is found by doubling: the sum over the first 2m uses of a shift
-is the sum over the first m uses plus that sum moved on by m uses. That takes ``log2(count)`` passes over the
-arcs for each shift, is exact, and holds for any renaming, whether or not the shifts commute or close to a group.
+The load of an arc is a sum over all images. It is found by doubling: the sum over the first 2m uses of a
+shift is the sum over the first m uses plus that sum moved on by m uses. That takes ``log2(count)`` passes
+over the arcs for each shift, is exact, and holds for any renaming, whether or not the shifts commute or close
+to a group.
 """
 
 from __future__ import annotations
@@ -55,34 +56,19 @@ class Shift:
     count: int
 
     @cached_property
-    def _cycles(self) -> tuple[Ints, Ints, Ints, Ints]:
-        """All cycles in one line; the place of each vertex in it, its cycle's start and its cycle's length."""
-        image = self.image.tolist()
-        line: list[int] = []
-        start, length = np.zeros(len(image), np.int64), np.zeros(len(image), np.int64)
-        place = np.full(len(image), -1, np.int64)
-        seen = [False] * len(image)
-        for first in range(len(image)):
-            if seen[first]:
-                continue
-            begin, vertex = len(line), first
-            while not seen[vertex]:
-                seen[vertex] = True
-                line.append(vertex)
-                vertex = image[vertex]
-            members = line[begin:]
-            start[members], length[members] = begin, len(members)
-        order = np.array(line, np.int64)
-        place[order] = np.arange(len(order))
-        return order, place, start, length
+    def _doubled(self) -> list[Ints]:
+        """The renaming used 1, 2, 4, 8, ... times, as far as needed; the last entry keeps -1 at -1."""
+        return [np.append(self.image, -1)]
 
     def power(self, times: Ints, vertices: Ints) -> Ints:
         """Vertices after so many uses, elementwise; negative vertices stand for nothing and stay."""
-        order, place, start, length = self._cycles
-        safe = np.maximum(vertices, 0)
-        begin = start[safe]
-        moved = order[begin + (place[safe] - begin + times) % length[safe]]
-        return np.where(vertices < 0, vertices, moved)
+        times, vertices = np.broadcast_arrays(times, vertices)
+        tables = self._doubled
+        for bit in range(int(times.max(initial=0)).bit_length()):
+            if bit == len(tables):
+                tables.append(tables[-1][tables[-1]])
+            vertices = np.where(times >> bit & 1, tables[bit][vertices], vertices)
+        return vertices
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +115,7 @@ class Symmetry:
 
 
 def _sum_of_powers(loads: Ints, image: Ints, count: int) -> Ints:
-    """Loads moved on 0, 1, ..., ``count - 1`` times, added up; by doubling from the leading bit of count."""
+    """Add up loads moved on 0, 1, ..., ``count - 1`` times, by doubling from the leading bit of count."""
     done, total, step = 1, loads, image
     for bit in bin(count)[3:]:
         moved = np.empty_like(total)
@@ -169,7 +155,7 @@ class BaseTree(NamedTuple):
         return int(max(depth))
 
     def as_tree(self, root: int | None = None, path: Ints | None = None) -> Tree:
-        """The same with a record for each edge; ``root`` and ``path`` are those of an image."""
+        """Make a record for each edge; ``root`` and ``path`` are those of an image."""
         rows = (self.path if path is None else path).tolist()
         lengths = (self.path >= 0).sum(axis=1).tolist()
         return Tree(
@@ -251,7 +237,7 @@ class SymmetricForest(Forest):
         return max((tree.height() for tree in self.base), default=0)
 
     def loads(self) -> Ints:
-        """Units of data that cross each arc, shape ``(narcs,)``; a switch that replicates hears a tree once."""
+        """Units of data that cross each arc, shape ``(narcs,)``; what replicates hears a tree once."""
         return self._loads
 
     @cached_property

@@ -1,9 +1,9 @@
 """Trees on Cayley graphs: a few trees at one rank, and their translations at all others.
 
-On a torus, a hypercube, a circulant graph or a full mesh every link is the image of one of the links at rank 0;
-its *direction*. Translated to every root, a tree loads each link of a direction by the number of its own edges
-of that direction. So the best load is had when the edges are spread over the directions in proportion to their
-bandwidths, and that is a matter of counting: each vertex chooses by which of its links it hears.
+On a torus, a hypercube, a circulant graph or a full mesh every link is the image of one of the links at rank
+0; its *direction*. Translated to every root, a tree loads each link of a direction by the number of its own
+edges of that direction. So the best load is had when the edges are spread over the directions in proportion
+to their bandwidths, and that is a matter of counting: each vertex chooses by which of its links it hears.
 
 Here each vertex hears from a vertex that is one step nearer the root, so that the trees are as shallow as can
 be: their height is the diameter. Vertices with the same choice of directions are counted together, and a
@@ -13,8 +13,8 @@ small flow hands out the directions:
     east or north: 1 x 4        15 per direction, 15 in all
     east only: 1 x 4 ...        load 15/4 per link: the bound
 
-Optimal when the flow saturates every direction; then all but one rank are the cut that proves it. With k trees
-for each root the counts need only be even over all k together.
+Optimal when the flow saturates every direction; then all but one rank are the cut that proves it. With k
+trees for each root the counts need only be even over all k together.
 
 References
 ----------
@@ -32,7 +32,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pycomm.planner.graph.structure import Structure
-from pycomm.planner.graph.symmetric import BaseTree, Ints, SymmetricForest, Symmetry, arc_numbers, symmetric_forest
+from pycomm.planner.graph.symmetric import (
+    BaseTree,
+    Ints,
+    SymmetricForest,
+    Symmetry,
+    arc_numbers,
+    symmetric_forest,
+)
 
 __all__ = ["translated_trees"]
 
@@ -91,7 +98,7 @@ def _directions(symmetry: Symmetry) -> Ints | None:
 
 
 def _depths(count: int, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32]) -> Ints | None:
-    """Steps from rank 0 to each rank; ``None`` when some cannot be reached."""
+    """Count the steps from rank 0 to each rank; ``None`` when some cannot be reached."""
     depth = np.full(count, -1, np.int64)
     depth[0] = 0
     for step in range(1, count):
@@ -125,7 +132,9 @@ def _share_out(
         load = max(least, load) if least > load else following
 
 
-def _flow(wanted: list[list[int]], supply: list[int], quota: list[int]) -> tuple[list[dict[int, int]], set[int]]:
+def _flow(
+    wanted: list[list[int]], supply: list[int], quota: list[int]
+) -> tuple[list[dict[int, int]], set[int]]:
     """Assign kinds to directions within quotas; the directions that are too few, empty when all fit."""
     shares: list[dict[int, int]] = [{} for _ in wanted]
     spare = list(quota)
@@ -133,7 +142,7 @@ def _flow(wanted: list[list[int]], supply: list[int], quota: list[int]) -> tuple
     for kind in sorted(range(len(wanted)), key=lambda i: len(wanted[i])):
         left = supply[kind]
         while left:
-            way = _augment(kind, wanted, shares, spare, holders)
+            way = _augment(kind, wanted, spare, holders)
             if isinstance(way, set):
                 return shares, way
             left -= _push(way, left, shares, spare, holders)
@@ -141,10 +150,15 @@ def _flow(wanted: list[list[int]], supply: list[int], quota: list[int]) -> tuple
 
 
 def _augment(
-    kind: int, wanted: list[list[int]], shares: list[dict[int, int]], spare: list[int], holders: list[set[int]]
+    kind: int,
+    wanted: list[list[int]],
+    spare: list[int],
+    holders: list[set[int]],
 ) -> list[int] | set[int]:
-    """Find a way kind, direction, kind, ..., direction that ends where there is room; else all directions seen."""
-    before: dict[int, tuple[int, int]] = {}  # direction: the kind that wants it, and the direction it would give up
+    """Find a way kind, direction, kind, ..., direction that ends where there is room; else what was seen."""
+    before: dict[
+        int, tuple[int, int]
+    ] = {}  # direction: the kind that wants it, and the direction it would give up
     queue = deque([(kind, -1)])
     seen_kinds = {kind}
     while queue:
@@ -168,7 +182,9 @@ def _augment(
     return set(before)
 
 
-def _push(way: list[int], left: int, shares: list[dict[int, int]], spare: list[int], holders: list[set[int]]) -> int:
+def _push(
+    way: list[int], left: int, shares: list[dict[int, int]], spare: list[int], holders: list[set[int]]
+) -> int:
     """Move as much as fits along a way; return how much."""
     kinds, directions = way[0::2], way[1::2]
     gives = list(zip(kinds[1:], directions[:-1], strict=True))

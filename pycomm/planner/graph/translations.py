@@ -2,9 +2,9 @@
 
 A Cayley graph of a commutative group has one for each of its generators: tori, hypercubes, circulant graphs,
 full meshes and all products of these. A translation is found by propagation. It leads vertex 0 to a chosen
-neighbour; a neighbour v of a vertex u that is settled must go to a common neighbour of v and of u's image, and
-there is often only one. Where there are several, going straight on is tried first: from u over v to a vertex that
-u cannot reach in two steps any other way.
+neighbour; a neighbour v of a vertex u that is settled must go to a common neighbour of v and of u's image,
+and there is often only one. Where there are several, going straight on is tried first: from u over v to a
+vertex that u cannot reach in two steps any other way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ MAX_DEGREE = 256
 class _Graph:
     """Neighbours of each vertex, with the rates of the links there and back."""
 
-    def __init__(self, count: int, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32], rate: Ints) -> None:
+    def __init__(
+        self, count: int, src: npt.NDArray[np.int32], dst: npt.NDArray[np.int32], rate: Ints
+    ) -> None:
         self.count = count
         there = dict(zip(zip(src.tolist(), dst.tolist(), strict=True), rate.tolist(), strict=True))
         self.near: list[dict[int, _Label]] = [{} for _ in range(count)]
@@ -58,9 +60,10 @@ def translations(
     Returns
     -------
     tuple or None
-        A place for each vertex, an array of shape ``(count, number of translations)``; and the translations with
-        the number of times that each is used: vertex with place ``(a, b, ...)`` is what the translations, each
-        used so often, make of vertex 0, the last translation first. ``None`` when there are none.
+        A place for each vertex, an array of shape ``(count, number of translations)``; and the translations
+        with the number of times that each is used: vertex with place ``(a, b, ...)`` is what the
+        translations, each used so often, make of vertex 0, the last translation first. ``None`` when there
+        are none.
     """
     if len(src) == count * (count - 1) and (rate == rate[0]).all():
         everyone = np.arange(count)
@@ -69,7 +72,8 @@ def translations(
     if (degree != degree[0]).any() or degree[0] > MAX_DEGREE or len(src) < count:
         return None
     graph = _Graph(count, src, dst, rate)
-    reached, places = [0], [()]
+    reached: list[int] = [0]
+    places: list[tuple[int, ...]] = [()]
     found: list[tuple[Ints, int]] = []
     for neighbour in sorted(graph.near[0], key=lambda v: (graph.near[0][v], v)):
         graph.reached = set(reached)
@@ -179,7 +183,7 @@ class _Search:
         return True
 
     def doubtful(self) -> tuple[int, list[int]] | None:
-        """Choose the next vertex to settle, with its options, likeliest first; the newest image comes first."""
+        """Choose the next vertex to settle, the newest image first, and its options, likeliest first."""
         if not self.may:
             return None
         last = next(reversed(self.source))

@@ -6,17 +6,19 @@
            its pod
     and each rank that its host heard through tells the others of its host
 
-A unit of m of the N ranks must hear N - m shares, and here it hears each once; so the links into it carry the least
-they can, and when they are the narrowest, no tree does better (the closed form is (N-m)/(links * rate)). The loads
-are even because the trees of all ranks are images of one tree. Parallel switches (*twins*) take turns: from tree
-to tree by shifts that move the twins on, and from edge to edge within a tree.
+A unit of m of the N ranks must hear N - m shares, and here it hears each once; so the links into it carry the
+least they can, and when they are the narrowest, no tree does better (the closed form is (N-m)/(links *
+rate)). The loads are even because the trees of all ranks are images of one tree. Parallel switches (*twins*)
+take turns: from tree to tree by shifts that move the twins on, and from edge to edge within a tree.
 
-Where the links inside a unit are the narrow ones, the opposite order, inside first and then across by all ranks
-at once, relieves them; a mixture of orders meets bounds between.
+Where the links inside a unit are the narrow ones, the opposite order, inside first and then across by all
+ranks at once, relieves them; a mixture of orders meets bounds between.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,34 +37,33 @@ Shape = Ints
 
 
 def direct(count: int) -> Shape:
-    """The first tells all others: height 1."""
+    """Let the first tell all others: height 1."""
     return np.concatenate(([-1], np.zeros(count - 1, np.int64)))
 
 
 def chain(count: int) -> Shape:
-    """Each tells the next: height ``count - 1``."""
+    """Let each tell the next: height ``count - 1``."""
     return np.arange(-1, count - 1)
 
 
 def both_ways(count: int) -> Shape:
-    """A ring, told in both directions: height ``count // 2``."""
+    """Tell a ring in both directions: height ``count // 2``."""
     place = np.arange(count)
     return np.where(place == 0, -1, np.where(place <= count // 2, place - 1, (place + 1) % count))
 
 
 def binomial(count: int) -> Shape:
-    """Each tells those at distances that are powers of two: height ``log2(count)``."""
+    """Let each tell those at distances that are powers of two: height ``log2(count)``."""
     place = np.arange(count)
     return np.where(place == 0, -1, place & (place - 1))
 
 
 def growth_order(shape: Shape) -> Ints:
     """Places other than 0, each after its parent."""
-    depth = np.zeros(len(shape), np.int64)
-    ancestor = shape.copy()
-    while (ancestor >= 0).any():
-        depth += ancestor >= 0
-        ancestor = np.where(ancestor >= 0, shape[ancestor], -1)
+    ancestor, depth = shape.copy(), (shape >= 0).astype(np.int64)
+    while (ancestor >= 0).any():  # depth counts the steps to the ancestor
+        depth = np.where(ancestor >= 0, depth + depth[ancestor], depth)
+        ancestor = np.where(ancestor >= 0, ancestor[ancestor], -1)
     return np.argsort(depth, kind="stable")[1:]
 
 
@@ -96,7 +97,9 @@ class UnitTrees:
     @cached_property
     def axes(self) -> tuple[int, ...]:
         """Coordinates that have a shift, last one first: the order of digits of an image's number."""
-        return tuple(a for a in reversed(range(len(self.structure.shifts))) if self.structure.shifts[a] is not None)
+        return tuple(
+            a for a in reversed(range(len(self.structure.shifts))) if self.structure.shifts[a] is not None
+        )
 
     @cached_property
     def unlike(self) -> tuple[int, ...]:
@@ -111,24 +114,36 @@ class UnitTrees:
     def row(self, level: int) -> int:
         """How many units of a level are in the next larger one."""
         coordinates = self.structure.coordinates
-        return int(np.prod([n for n, u in zip(coordinates.sizes, coordinates.unit, strict=True) if u == level]))
+        return int(
+            np.prod([n for n, u in zip(coordinates.sizes, coordinates.unit, strict=True) if u == level])
+        )
 
     def symmetry(self, turns: Turns, whole: Sequence[int] = ()) -> Symmetry:
-        """Compose the shifts with the turns of the twins; ``whole`` are kinds of twins that all trees repeat on."""
+        """Compose the shifts with the turns of the twins; all trees repeat on the kinds in ``whole``."""
         twins = self.structure.twins
         shifts = [twins[kind] for kind in whole]
-        for axis in self.axes:
-            shift = self.structure.shifts[axis]
-            assert shift is not None  # noqa: S101 (axes are those with one)
-            image = shift.image
-            for twin, steps in zip(twins, turns.along, strict=True):
-                if steps[axis]:
-                    image = twin.power(np.array(steps[axis]), image)
-            shifts.append(Shift(image, shift.count))
+        shifts += [self._turning(axis, tuple(steps[axis] for steps in turns.along)) for axis in self.axes]
         return Symmetry(self.structure.network, tuple(shifts))
 
+    @cached_property
+    def _turned(self) -> dict[tuple[int, tuple[int, ...]], Shift]:
+        return {}
+
+    def _turning(self, axis: int, steps: tuple[int, ...]) -> Shift:
+        """Compose the shift along a coordinate with so many steps of each kind of twins."""
+        shift = self.structure.shifts[axis]
+        assert shift is not None  # noqa: S101 (axes are those with one)
+        if not any(steps):
+            return shift
+        if (axis, steps) not in self._turned:
+            image = shift.image
+            for twin, step in zip(self.structure.twins, steps, strict=True):
+                image = twin.power(np.array(step), image)
+            self._turned[axis, steps] = Shift(image, shift.count)
+        return self._turned[axis, steps]
+
     def usual_turns(self) -> Turns:
-        """Let the smallest units spread over the lowest twins, the next larger ones over the next, and so on."""
+        """Let the smallest units spread over the lowest twins, the next larger ones over the next ones."""
         coordinates = self.structure.coordinates
         along = [[0] * len(coordinates.sizes) for _ in self.structure.twins]
         axes = list(self.axes)
@@ -139,6 +154,14 @@ class UnitTrees:
                 along[kind][axis] = done
                 done *= coordinates.sizes[axis]
         return Turns((1,) * len(along), tuple(tuple(steps) for steps in along))
+
+    def kinds_to_repeat(self, most: int) -> list[tuple[int, ...]]:
+        """Choices of kinds of twins that all trees may be repeated on, fewest repetitions first."""
+        twins = self.structure.twins
+        kinds = range(len(twins))
+        choices = [c for size in range(1, len(kinds) + 1) for c in itertools.combinations(kinds, size)]
+        counted = [(math.prod(twins[kind].count for kind in choice), choice) for choice in choices]
+        return [choice for repeats, choice in sorted(counted) if 1 < repeats <= most]
 
     # ------------------------------------------------------------------------------------------ trees
 
@@ -162,7 +185,9 @@ class UnitTrees:
             axes = [a for a, unit in enumerate(coordinates.unit) if unit == level]
             sizes = [coordinates.sizes[a] for a in axes]
             shape = shapes[level]
-            rows = np.repeat(reached[None], len(shape), axis=0)  # (place in the row, who was reached, coordinate)
+            rows = np.repeat(
+                reached[None], len(shape), axis=0
+            )  # (place in the row, who was reached, coordinate)
             offsets = np.stack(np.unravel_index(np.arange(len(shape)), sizes), axis=1)
             rows[:, :, axes] = (rows[:, :, axes] + offsets[:, None, :]) % np.array(sizes)
             ranks = coordinates.rank[tuple(np.moveaxis(rows, 2, 0))]
@@ -174,7 +199,7 @@ class UnitTrees:
         return np.concatenate(src), np.concatenate(dst), np.concatenate(turn)
 
     def relative(self, src: Ints, dst: Ints) -> tuple[Ints, Ints, Ints]:
-        """Move pairs of ranks back until the first is a root: number of the image, that root, the other rank."""
+        """Move pairs of ranks back until the first is a root: the image's number, that root, the other."""
         coordinates = self.structure.coordinates
         number = np.zeros(len(src), np.int64)
         radix = 1
@@ -210,7 +235,9 @@ class UnitTrees:
         """Routes from the roots."""
         return Routes(self.structure.network, self.roots())
 
-    def base(self, symmetry: Symmetry, turns: Turns, shapes: dict[int, Shape], extra: int = 0) -> list[BaseTree] | None:
+    def base(
+        self, symmetry: Symmetry, turns: Turns, shapes: dict[int, Shape], extra: int = 0
+    ) -> list[BaseTree] | None:
         """Make one tree for each root; ``None`` when some edge has no path.
 
         Parameters
@@ -220,8 +247,8 @@ class UnitTrees:
         shapes
             For each level of units, how a row is told.
         extra
-            In how many places of other hosts, other than where the host is entered, a share arrives from outside
-            too: it comes from the same place in the root's host. Relieves the links inside hosts.
+            In how many places of other hosts, other than where the host is entered, a share arrives from
+            outside too: it comes from the same place in the root's host. Relieves the links inside hosts.
         """
         trees = []
         for root in self.roots().tolist():
@@ -307,7 +334,7 @@ class UnitTrees:
         return moved
 
     def host_of_roots(self) -> Ints:
-        """Vertices of the smallest unit that all roots are in, ranks first; empty when they are in several."""
+        """Vertices of the smallest unit with all roots in it, ranks first; empty when they are in several."""
         chain = self.structure.chain
         if not chain:
             return np.arange(self.structure.network.nvertices)
@@ -322,7 +349,7 @@ def _widened(path: Ints, width: int) -> Ints:
 
 
 class Routes:
-    """Cheapest paths from some ranks that lead through no other rank: the least sum of 1/capacity, then of links.
+    """Cheapest paths from some ranks, through no other rank: the least sum of 1/capacity and of links.
 
     Parameters
     ----------
@@ -351,7 +378,7 @@ class Routes:
         _, self._before = dijkstra(graph, indices=copy[sources], return_predecessors=True)
 
     def between(self, src: Ints, dst: Ints) -> Ints | None:
-        """Paths from sources to ranks, one in each row, then -1; ``None`` when there is none for some pair."""
+        """Paths from sources to ranks, one in each row, then -1; ``None`` when some pair has none."""
         row = np.searchsorted(self.sources, src)
         backwards = [dst]
         at = dst.copy()

@@ -1,0 +1,487 @@
+"""From a topology to a plan that is proved to be the best, or says how far it is: structure first.
+
+1. Look for structure, and build what it suggests: translated trees, units entered once, two trees on each
+rail. 2. Add up the loads exactly, and compare with cuts that are usually the narrow ones and with those that
+the
+   candidate's own full links close off. Equal means proved: no maximum flow is computed.
+3. Otherwise compute the exact bound, and be content with a candidate that is close enough.
+4. Only what is left goes to splitting and packing, or to the linear programme of free roots.
+
+Unless told otherwise, "close enough" is 1%, and the plan has the fewest trees that come so close.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pycomm.collectives.spec import equal_form
+from pycomm.errors import UsageError
+from pycomm.planner.base import PlanRequest
+from pycomm.planner.graph.bounds import Bound, Cut, flow_network, greatest_ratio, weights_of
+from pycomm.planner.graph.candidates import (
+    MAX_TREES,
+    Part,
+    allgather_candidates,
+    closed_off,
+    most_load,
+    narrow_parts,
+    narrowest,
+    part_of,
+    representatives,
+    reversed_structure,
+)
+from pycomm.planner.graph.few_trees import broadcast_forests, free_forests
+from pycomm.planner.graph.forest import Forest
+from pycomm.planner.graph.network import Network, network_of
+from pycomm.planner.graph.structure import Structure, structures
+from pycomm.planner.graph.symmetric import SymmetricForest, Symmetry, symmetric_forest
+from pycomm.planner.graph.unit_trees import UnitTrees
+from pycomm.topology.model import Topology
+from pycomm.types import CollectiveKind
+
+if TYPE_CHECKING:
+    from pycomm.schedule import Schedule
+
+__all__ = ["AlikeBound", "AnyBound", "Plan", "plan_on", "synthesize"]
+
+CLOSE = Fraction(99, 100)
+"""Part of the bound that is enough when no number of trees is asked for."""
+MAX_FLOW_RANKS = 4096
+"""Above it the exact bound is not computed when a cut has shown that a candidate is close enough."""
+EXACT_TREES = 64
+"""Trees at each rank that a structure may take to meet its bound exactly."""
+
+
+class AnyBound(Protocol):
+    """What every bound can say."""
+
+    @property
+    def algbw(self) -> Fraction:
+        """Greatest rate, bytes of the whole result per second."""
+
+    @property
+    def cut(self) -> Cut:
+        """A set of vertices that the proof counts."""
+
+    def limited_by(self) -> str:
+        """Name the links that limit the collective."""
+
+
+@dataclass(frozen=True)
+class AlikeBound:
+    """The least time of an allreduce whose ranks are all alike: a reduce_scatter, then an allgather.
+
+    Take any plan, and average it over the renamings that lead every rank to every other: all roots get the
+    same share. Let the parts T, images of the one that limits the allgather, hold m of the N ranks each. The
+    data for the roots elsewhere leave T while they are reduced, (N-m)/N of all, and what was reduced
+    elsewhere enters it again, as much. Ranks and switches pass on as much as they receive, on average over
+    the images; so the first part weighs on the links into T as well, and they carry twice what they carry in
+    an allgather.
+
+    Parameters
+    ----------
+    halves
+        Bounds of the reduce_scatter and of the allgather; equally large.
+    """
+
+    halves: tuple[Bound, Bound]
+
+    @property
+    def seconds_per_byte(self) -> Fraction:
+        """Least time over the bytes of the result."""
+        return self.halves[0].seconds_per_byte + self.halves[1].seconds_per_byte
+
+    @property
+    def algbw(self) -> Fraction:
+        """Greatest rate, bytes of the result per second."""
+        return 1 / self.seconds_per_byte
+
+    @property
+    def cut(self) -> Cut:
+        """The set of vertices that limits the allgather."""
+        return self.halves[1].cut
+
+    def limited_by(self) -> str:
+        """Name the links that limit both halves."""
+        return self.halves[1].limited_by()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Forests for a collective, and how good they are.
+
+    Parameters
+    ----------
+    kind, root
+        The collective; the root is -1 where there is none.
+    network
+        What it was made for.
+    bound
+        What nothing can beat, and the cut that proves it.
+    forests
+        As :func:`pycomm.planner.graph.lowering.lower` takes them.
+    algbw
+        Bytes of the whole result per second that the busiest link allows.
+    k
+        The most trees at one rank, both halves counted alike.
+    how
+        What was done, for people.
+    seconds
+        Time taken to plan; no part of the plan otherwise.
+    """
+
+    kind: CollectiveKind
+    root: int
+    network: Network
+    bound: AnyBound
+    forests: tuple[Forest, ...]
+    algbw: Fraction
+    k: int
+    how: str
+    seconds: float
+
+    @property
+    def ratio(self) -> Fraction:
+        """Part of the bound that is reached; 1 is proved to be the best."""
+        return self.algbw / self.bound.algbw
+
+    @property
+    def height(self) -> int:
+        """Height of the highest tree; of an allreduce, of those up and those down together."""
+        return sum(forest.height() for forest in self.forests)
+
+    @property
+    def trees(self) -> int:
+        """How many trees there are in the last half."""
+        return len(self.forests[-1].trees)
+
+    def text(self) -> str:
+        """One line, such as ``46.2 GB/s of 47.0 possible (98.3%), limited by leaf3 -> spine*``."""
+        percent = f"{math.floor(self.ratio * 1000) / 10:.1f}".removesuffix(".0")
+        return (
+            f"{_gigabytes(self.algbw)} GB/s of {_gigabytes(self.bound.algbw)} possible ({percent}%), "
+            f"limited by {self.bound.limited_by()}"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """All figures, for programs; fractions as text."""
+        return {
+            "algbw_GBps": float(self.algbw / 10**9),
+            "algbw_fraction": str(self.algbw / 10**9),
+            "bound_GBps": float(self.bound.algbw / 10**9),
+            "bound_fraction": str(self.bound.algbw / 10**9),
+            "ratio": float(self.ratio),
+            "limited_by": self.bound.limited_by(),
+            "height": self.height,
+            "k": self.k,
+            "trees": self.trees,
+            "how": self.how,
+            "seconds": self.seconds,
+        }
+
+    def schedule(self, *, pieces: int = 0, channels: int = 0) -> Schedule:
+        """Lower the forests to a schedule; ``pieces`` and ``channels`` as of ``lower``."""
+        from pycomm.planner.graph.lowering import lower
+
+        request = PlanRequest(self.kind, self.network.nranks, self.root, pieces=pieces)
+        return lower(request, *self.forests, channels=channels)
+
+
+def _gigabytes(rate: Fraction) -> str:
+    value = float(rate / 10**9)
+    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A plan in the making."""
+
+    forests: tuple[Forest, ...]
+    seconds_per_byte: Fraction
+    bound: AnyBound
+    k: int
+    how: str
+
+
+def synthesize(
+    topology: Topology,
+    kind: CollectiveKind,
+    root: int = -1,
+    k: int | None = None,
+    ranks: Sequence[int] | None = None,
+    *,
+    exact: bool = False,
+) -> Plan:
+    """Plan a collective on a topology.
+
+    Parameters
+    ----------
+    topology
+        The whole network.
+    kind, root
+        The collective, and its root where it has one.
+    k
+        The most trees at each rank; when not given, the fewest that come within 1% of the bound.
+    ranks
+        Vertices of the ranks' devices; all devices when not given.
+    exact
+        Meet the bound exactly, with as many trees as that takes, rather than within 1%.
+
+    Raises
+    ------
+    UsageError
+        There is a single rank, or the collective cannot be carried by trees, or its root is not a rank.
+    TopologyError
+        Some rank cannot hear from another.
+    PlanningError
+        No plan can be made.
+    """
+    return plan_on(network_of(topology, ranks), kind, root, k, exact=exact)
+
+
+def plan_on(
+    network: Network, kind: CollectiveKind, root: int = -1, k: int | None = None, *, exact: bool = False
+) -> Plan:
+    """Plan a collective on a network; parameters and errors as of :func:`synthesize`."""
+    started = time.perf_counter()
+    kind = equal_form(kind)
+    if network.nranks < 2:
+        raise UsageError("a single rank has nothing to exchange; give at least two")
+    if k is not None and k < 1:
+        raise UsageError(f"k is {k}; there must be at least one tree at each rank")
+    if kind is CollectiveKind.ALLREDUCE:
+        found = _allreduce(network, k, exact)
+    else:
+        weights_of(network, kind, root)  # refuses other collectives and roots that are none
+        found = _rooted(network, kind, root, k, exact) if kind.is_rooted else _spread(network, kind, k, exact)
+    return Plan(
+        kind,
+        root if kind.is_rooted else -1,
+        network,
+        found.bound,
+        found.forests,
+        1 / found.seconds_per_byte,
+        found.k,
+        found.how,
+        time.perf_counter() - started,
+    )
+
+
+# ------------------------------------------------------------------------------- allgather and reduce_scatter
+
+
+def _bound_of(
+    network: Network, kind: CollectiveKind, root: int, part: Part, weight: int, total: int
+) -> Bound:
+    """Make the bound that a part of the network on which the data flow proves."""
+    cut = Cut(tuple(np.flatnonzero(~part.inside).tolist()), weight, part.capacity)
+    return Bound(network, kind, root, Fraction(weight, part.capacity * total * network.unit), cut)
+
+
+def _exact_bound(network: Network, flows: Network, kind: CollectiveKind, root: int) -> Bound:
+    weights = weights_of(network, kind, root)
+    ratio, cut = greatest_ratio(flows, weights)
+    return Bound(
+        network, kind, root if kind.is_rooted else -1, ratio / (int(weights.sum()) * network.unit), cut
+    )
+
+
+def _pack_exactly(network: Network) -> Forest:
+    """Pack the inside of a host."""
+    plan = _spread(network, CollectiveKind.ALLGATHER, None, exact=True)
+    return plan.forests[0]
+
+
+def _spread(network: Network, kind: CollectiveKind, k: int | None, exact: bool) -> _Found:
+    """Plan an allgather, or a reduce_scatter as an allgather on the network reversed."""
+    flows = flow_network(network, kind)
+    n = network.nranks
+    per_byte = n * network.unit
+    goal = Fraction(1) if exact or k is not None else CLOSE
+    part = narrowest(narrow_parts(None, flows))
+    best = None
+    for structure, candidate in allgather_candidates(
+        flows, _pack_exactly, k or (EXACT_TREES if exact else MAX_TREES)
+    ):
+        if k is not None and candidate.k > k:
+            continue
+        if best is None or candidate.load < best.load:
+            best = candidate
+        parts = itertools.chain(
+            [part] if part else [],
+            narrow_parts(structure, flows),
+            closed_off(flows, candidate.forest.loads(), representatives(structure)),
+        )
+        part = narrowest(parts)
+        if part and best.load * goal <= part.need:
+            break
+    if best and part and (best.load == part.need or (best.load * goal <= part.need and n > MAX_FLOW_RANKS)):
+        bound = _bound_of(network, kind, -1, part, part.missing, n)
+        return _Found((best.forest,), best.load / per_byte, bound, best.k, best.how)
+    bound = _exact_bound(network, flows, kind, -1)
+    if best and best.load * goal <= bound.seconds_per_byte * per_byte:
+        return _Found((best.forest,), best.load / per_byte, bound, best.k, best.how)
+    packed = _packed(flows, bound, k, exact)
+    if best and best.load / per_byte <= packed.seconds_per_byte:
+        return _Found((best.forest,), best.load / per_byte, bound, best.k, best.how)
+    return packed
+
+
+def _packed(flows: Network, bound: Bound, k: int | None, exact: bool) -> _Found:
+    """Split the switches away and pack trees."""
+    from pycomm.planner.graph.packing import forest as pack
+
+    forest = pack(flows, bound, k)
+    trees = int(np.bincount([tree.root for tree in forest.trees]).max())
+    seconds = forest.seconds_per_unit() / forest.weight()
+    return _Found((forest,), seconds, bound, trees, "switches split away and trees packed")
+
+
+# --------------------------------------------------------------------------------------- broadcast and reduce
+
+
+def _rooted_parts(network: Network, root: int, structure: Structure | None) -> Iterator[Part]:
+    """Parts without the root that are usually narrow: single ranks, units, and all but the root's own."""
+    for part in narrow_parts(structure, network):
+        if not part.inside[root]:
+            yield part
+    alone = np.zeros(network.nvertices, bool)
+    alone[root] = True
+    around = [alone] + [label == label[root] for label in (structure.chain if structure else ())]
+    yield from filter(None, (part_of(network, ~inside) for inside in around))
+    other = np.zeros(network.nvertices, bool)
+    other[1 if root == 0 else 0] = True
+    yield from filter(None, [part_of(network, other)])
+
+
+def _rooted(network: Network, kind: CollectiveKind, root: int, k: int | None, exact: bool) -> _Found:
+    """Plan a broadcast, or a reduce as a broadcast on the network reversed."""
+    flows = flow_network(network, kind)
+    goal = Fraction(1) if exact or k is not None else CLOSE
+    best: tuple[Fraction, Forest, str] | None = None
+    least: Part | None = None
+    for structure in structures(flows):
+        least = min(
+            (*([least] if least else []), *_rooted_parts(flows, root, structure)),
+            key=lambda part: part.capacity,
+        )
+        if structure.direct:
+            continue
+        for what, forest in broadcast_forests(UnitTrees(structure), root):
+            load = most_load(flows, forest.loads()) / forest.weight()
+            if (k is None or len(forest.trees) <= k) and (best is None or load < best[0]):
+                best = (load, forest, what)
+        if best and best[0] * least.capacity * goal <= 1:
+            break
+    if best and least and best[0] * least.capacity * goal <= 1:
+        met = best[0] * least.capacity == 1
+        bound = (
+            _bound_of(network, kind, root, least, 1, 1)
+            if met or network.nranks > MAX_FLOW_RANKS
+            else _exact_bound(network, flows, kind, root)
+        )
+        return _Found((best[1],), best[0] / network.unit, bound, len(best[1].trees), best[2])
+    bound = _exact_bound(network, flows, kind, root)
+    if best and best[0] * goal <= bound.seconds_per_byte * network.unit:
+        return _Found((best[1],), best[0] / network.unit, bound, len(best[1].trees), best[2])
+    packed = _packed(flows, bound, k, exact)
+    if best and best[0] / network.unit <= packed.seconds_per_byte:
+        return _Found((best[1],), best[0] / network.unit, bound, len(best[1].trees), best[2])
+    return packed
+
+
+# -------------------------------------------------------------------------------------------------- allreduce
+
+
+def _all_alike(structure: Structure) -> bool:
+    return all(shift is not None for shift in structure.shifts)
+
+
+def _allreduce(network: Network, k: int | None, exact: bool) -> _Found:
+    """Plan an allreduce: by its halves where all ranks are alike, otherwise with free roots."""
+    structure = next((s for s in structures(network) if _all_alike(s)), None)
+    if structure is not None:
+        found = _alike_allreduce(network, structure, k, exact)
+        if found is not None:
+            return found
+    return _free_allreduce(network, k)
+
+
+def _alike_allreduce(network: Network, structure: Structure, k: int | None, exact: bool) -> _Found | None:
+    down = _spread(network, CollectiveKind.ALLGATHER, k, exact)
+    up = _turned_round(network, down)
+    if up is None:
+        up = _spread(network, CollectiveKind.REDUCE_SCATTER, k, exact)
+    assert isinstance(down.bound, Bound)  # noqa: S101 (only allreduce has another)
+    assert isinstance(up.bound, Bound)  # noqa: S101
+    if down.bound.seconds_per_byte != up.bound.seconds_per_byte:
+        return None
+    bound = AlikeBound((up.bound, down.bound))
+    seconds = up.seconds_per_byte + down.seconds_per_byte
+    if not structure.direct and not exact:
+        few = _few(network, structure, bound.seconds_per_byte / CLOSE)
+        if few is not None:
+            most = int(few[0][1].roots().max())
+            return _Found(few[0], few[1], bound, most, few[2])
+    if seconds * (1 if exact else CLOSE) > bound.seconds_per_byte and k is None:
+        return None
+    return _Found((*up.forests, *down.forests), seconds, bound, down.k, f"up and down: {down.how}")
+
+
+def _turned_round(network: Network, found: _Found) -> _Found | None:
+    """Use an allgather's forest for the reduce_scatter where turning all arcs round changes nothing."""
+    back = network.reversed()
+    alike = np.array_equal(back.src, network.src) and np.array_equal(back.dst, network.dst)
+    if not alike or not np.array_equal(back.capacity, network.capacity):
+        return None
+    forest = found.forests[0]
+    if isinstance(forest, SymmetricForest):
+        turned: Forest = symmetric_forest(Symmetry(back, forest.symmetry.shifts), forest.base)
+    else:
+        turned = Forest(back, forest.trees)
+    assert isinstance(found.bound, Bound)  # noqa: S101
+    bound = Bound(network, CollectiveKind.REDUCE_SCATTER, -1, found.bound.seconds_per_byte, found.bound.cut)
+    return _Found((turned,), found.seconds_per_byte, bound, found.k, found.how)
+
+
+def _few(
+    network: Network, structure: Structure, enough: Fraction
+) -> tuple[tuple[Forest, Forest], Fraction, str] | None:
+    """Two trees on each rail, up and down, if both together take few enough seconds per byte."""
+    down = free_forests(UnitTrees(structure))
+    up = free_forests(UnitTrees(reversed_structure(structure)))
+    for (what, below), (_, above) in zip(down, up, strict=False):
+        forests: tuple[Forest, Forest] = (above, below)
+        seconds = shared_seconds(network, forests)
+        if seconds <= enough:
+            return forests, seconds, what
+    return None
+
+
+def shared_seconds(network: Network, forests: tuple[Forest, Forest]) -> Fraction:
+    """Seconds per byte when trees up (on the network reversed) and trees down share the links."""
+    up, down = forests
+    back = network.reversed()
+    order = np.lexsort((network.src, network.dst))  # arc i of the reversed network is arc order[i]
+    assert np.array_equal(back.dst, network.src[order])  # noqa: S101
+    loads = down.loads() * up.weight()
+    loads[order] += up.loads() * down.weight()
+    return most_load(network, loads) / (up.weight() * down.weight() * network.unit)
+
+
+def _free_allreduce(network: Network, k: int | None) -> _Found:
+    """Let a linear programme choose the roots and share the links, and pack both forests."""
+    from pycomm.planner.graph.free_roots import allreduce_bound, allreduce_forests
+
+    bound = allreduce_bound(network)
+    up, down = allreduce_forests(network)
+    trees = int(np.bincount([tree.root for tree in down.trees]).max())
+    return _Found((up, down), shared_seconds(network, (up, down)), bound, trees, "free roots, shared links")
