@@ -34,7 +34,7 @@ class Agreement:
     def hosts(self, timeout_s: float | None = None) -> tuple[int, ...]:
         """Host number of each rank, in order of first appearance; ``()`` when all share one."""
         if self._host_numbers is None:
-            names = self._values("host", host_identity(), timeout_s)
+            names = self.values("host", host_identity(), timeout_s)
             numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
             self._host_numbers = tuple(numbers[name] for name in names) if len(numbers) > 1 else ()
         return self._host_numbers
@@ -45,14 +45,14 @@ class Agreement:
             index, self._plans = self._plans, self._plans + 1
         mine = f"{schedule.name} for {schedule.kind.label}, digest {schedule.digest().hex()}".encode()
         config = self._config
-        for rank, other in enumerate(self._values(f"plan/{index}", mine, timeout_s)):
+        for rank, other in enumerate(self.values(f"plan/{index}", mine, timeout_s)):
             if other != mine:
                 raise Mismatch(
                     f"group {config.name!r}: rank {config.rank} is about to run {mine.decode()}, rank {rank} "
                     f"{other.decode()}; ranks must make the same calls with the same settings"
                 )
 
-    def _values(self, topic: str, value: bytes, timeout_s: float | None = None) -> list[bytes]:
+    def values(self, topic: str, value: bytes, timeout_s: float | None = None) -> list[bytes]:
         """Collect a value of every rank through the store; a rank that does not come is the group's end."""
         config = self._config
         if config.size == 1:

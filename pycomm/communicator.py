@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import numpy as np
 
@@ -15,15 +15,21 @@ from pycomm.backends.base import Backend, BackendComm, Call, Capabilities, Group
 from pycomm.buffers import as_buffer, as_dtype
 from pycomm.calls import Prepared, as_op, check_rank, check_timeout
 from pycomm.collective_calls import Elements
+from pycomm.collectives.spec import block_count, equal_form
 from pycomm.config import setting
 from pycomm.errors import Unsupported, UsageError
 from pycomm.events import Phase
+from pycomm.group_network import GroupNetwork, Placed
+from pycomm.hosts import host_identity
 from pycomm.journal import Journal
 from pycomm.object_calls import ObjectCalls
 from pycomm.ragged_calls import RaggedCalls
 from pycomm.selection import Selector, forced_algorithms
 from pycomm.types import CollectiveKind, ReduceOp
 from pycomm.work import DONE, Batch, Deferred, Finished, Pending
+
+if TYPE_CHECKING:
+    from pycomm.tuner import Explanation
 
 __all__ = ["ANY", "Communicator"]
 
@@ -68,6 +74,8 @@ class Communicator(RaggedCalls, ObjectCalls):
         The group, agreed by all its ranks.
     on_close
         Called once, when the communicator has been closed.
+    parent
+        Network of the group that this one is part of, and the numbers there of its ranks.
 
     Attributes
     ----------
@@ -80,7 +88,11 @@ class Communicator(RaggedCalls, ObjectCalls):
     """
 
     def __init__(
-        self, backend: Backend, config: GroupConfig, on_close: Callable[[], None] | None = None
+        self,
+        backend: Backend,
+        config: GroupConfig,
+        on_close: Callable[[], None] | None = None,
+        parent: tuple[GroupNetwork, Sequence[int]] | None = None,
     ) -> None:
         self.rank, self.size, self.name = config.rank, config.size, config.name
         self.backend = backend.name
@@ -100,6 +112,8 @@ class Communicator(RaggedCalls, ObjectCalls):
         self._round_once = bool(setting("round_once"))
         forced = forced_algorithms(str(setting("algo")))
         self._agreement = Agreement(config, self.abort)
+        self._network = GroupNetwork(self.size, self.rank, self._agreement.values, host_identity(), parent)
+        is_tuned = bool(setting("tuning"))
         self._selector = Selector(
             self._capabilities,
             self.backend,
@@ -107,11 +121,13 @@ class Communicator(RaggedCalls, ObjectCalls):
             self.rank,
             forced,
             self._agreement.hosts,
+            self._network.find,
+            self._network.table if is_tuned else None,
             self._agreement.same_schedule,
         )
         folder = str(setting("events"))
         self._journal = Journal(self.rank, self.name, folder)
-        plain = not forced and not self._round_once and not folder
+        plain = not forced and not self._round_once and not folder and not is_tuned
         self._shortcut = self._comm.direct if plain else None
         self._direct = self._shortcut
 
@@ -339,7 +355,7 @@ class Communicator(RaggedCalls, ObjectCalls):
             parent=self._comm,
             options=self._config.options,
         )
-        return Communicator(self._provider, config)
+        return Communicator(self._provider, config, parent=(self._network, members))
 
     def duplicate(self, *, timeout_s: float | None = None) -> Communicator:
         """Make another communicator of the same ranks; operations of the two do not mix. Collective."""
@@ -367,6 +383,53 @@ class Communicator(RaggedCalls, ObjectCalls):
         if wanted in (_Kind.SEND, _Kind.RECV):
             return self._capabilities.point_to_point
         return self._selector.why_not(Call(wanted, element, reduce_op), None) is None
+
+    def network(self, timeout_s: float | None = None) -> Placed | None:
+        """Return the network between the ranks, and the vertex of each rank. Collective when first needed.
+
+        Parameters
+        ----------
+        timeout_s
+            Deadline; this communicator's when ``None``.
+
+        Returns
+        -------
+        Placed or None
+            As ``PYCOMM_TOPOLOGY`` asks for; ``None`` when all ranks share a host and it names no topology.
+        """
+        return self._network.find(check_timeout(timeout_s))
+
+    def explain(
+        self,
+        kind: CollectiveKind | str,
+        nbytes: int,
+        *,
+        root: int = 0,
+        dtype: Any = "float32",
+        op: ReduceOp | str = "sum",
+    ) -> Explanation:
+        """Say which algorithm a collective takes for a size, what else there is, and why. Starts nothing.
+
+        Collective as long as no schedule was needed, like :meth:`network`.
+
+        Parameters
+        ----------
+        kind
+            The collective or its name.
+        nbytes
+            Size of the whole array, as ``pycomm bench`` counts it: all blocks of all ranks for allgather and
+            reduce_scatter.
+        root, dtype, op
+            As in the call; the root counts only where the collective has one.
+        """
+        wanted = CollectiveKind[kind.upper()] if isinstance(kind, str) else kind
+        element = as_dtype(dtype)
+        blocks = block_count(wanted, self.size)
+        if equal_form(wanted) is _Kind.ALLTOALL:
+            blocks = self.size
+        count = max(0, int(nbytes)) // (element.itemsize * blocks)
+        call = Call(equal_form(wanted), element, as_op(op), root if wanted.is_rooted else -1, count)
+        return self._selector.explain(call)
 
     def abort(self, reason: str) -> None:
         """End every operation of the group on all ranks with ``Aborted``. From any thread; twice is fine."""

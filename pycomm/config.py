@@ -25,7 +25,7 @@ _LEVELS = frozenset({"debug", "info", "warning", "error", "critical", "off"})
 _BoolName = Literal["cma", "flat", "round_once", "shm"]
 _IntName = Literal["family", "tcp_connections"]
 _FloatName = Literal["timeout_s"]
-_StrName = Literal["algo", "backend", "events", "interface", "log", "secret", "store"]
+_StrName = Literal["algo", "backend", "events", "interface", "log", "secret", "store", "topology", "tuning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,14 @@ _TABLE = (
     Setting("store", "", "where ranks meet, host:port of rank 0's store", "host:port", _host_port),
     Setting("tcp_connections", 2, "TCP connections per peer", "a number from 1 to 64", _from_to(1, 64)),
     Setting("timeout_s", 300.0, "deadline of every wait", "seconds above 0, e.g. '300' or '5 min'", _seconds),
+    Setting(
+        "topology",
+        "detect",
+        "the network: a file or a name of the catalogue, detect, probe or none",
+        "a file, a name, detect, probe or none",
+        str,
+    ),
+    Setting("tuning", "", "file of measured choices, which override prediction", "a file", str),
 )
 SETTINGS: Final[Mapping[str, Setting]] = {row.name: row for row in _TABLE}
 """Every setting by name, in alphabetical order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from pycomm.backends.base import Call, Capabilities
 from pycomm.calls import out_of_place
@@ -13,6 +14,11 @@ from pycomm.errors import PlanningError, Unsupported, UsageError
 from pycomm.planner.base import PlanRequest
 from pycomm.schedule import Schedule
 from pycomm.types import CollectiveKind, DType, ReduceOp
+
+if TYPE_CHECKING:
+    from pycomm.group_network import Placed
+    from pycomm.tuner import Explanation
+    from pycomm.tuner.table import Table
 
 __all__ = ["OWN", "Forced", "Selector", "forced_algorithms"]
 
@@ -65,6 +71,11 @@ class Selector:
     hosts
         Returns the host number of each rank, given the call's deadline in seconds; asked when a schedule is
         first needed.
+    network
+        Returns the group's network or ``None``, given the call's deadline; asked when a schedule is first
+        needed.
+    table
+        Returns the measured table or ``None``, as ``network``; ``None`` itself where no table is named.
     agree
         Called with every schedule before its first run, and the call's deadline in seconds; raises when ranks
         do not hold the same one.
@@ -78,11 +89,14 @@ class Selector:
         rank: int,
         forced: dict[CollectiveKind, Forced],
         hosts: Callable[[float | None], tuple[int, ...]],
+        network: Callable[[float | None], Placed | None],
+        table: Callable[[float | None], Table | None] | None,
         agree: Callable[[Schedule, float | None], None],
     ) -> None:
         self._capabilities, self._backend = capabilities, backend
         self._nranks, self._rank = nranks, rank
         self._forced, self._hosts, self._agree = forced, hosts, agree
+        self._network, self._table = network, table
         self._known: set[bytes] = set()
         self._chosen: dict[tuple[CollectiveKind, int, bool, int, str | None], Schedule] = {}
 
@@ -149,7 +163,8 @@ class Selector:
         if reason is not None:
             raise Unsupported(reason)
         name = self._algorithm(call.kind, algorithm)
-        if name == OWN or (name is None and self.has_own(call.kind, call.dtype, call.op)):
+        own = self.has_own(call.kind, call.dtype, call.op)
+        if name == OWN or (name is None and own and self._measured(call) in (None, OWN)):
             return call
         in_place = call.recv is call.send and call.send is not None
         if in_place and equal_form(call.kind) not in (*_SYMMETRIC, CollectiveKind.BROADCAST):
@@ -167,23 +182,61 @@ class Selector:
         self._prove(schedule, call.timeout_s)
         return replace(call, schedule=schedule)
 
-    def _plan(self, call: Call, name: str | None, in_place: bool) -> Schedule:
+    def _measured(self, call: Call) -> str | None:
+        """Algorithm that the measured table names for the call."""
+        table = None if self._table is None else self._table(call.timeout_s)
+        if table is None or not self.can_schedule(call.kind, call.dtype, call.op):
+            return None
+        from pycomm.tuner.table import key_of
+
+        entry = table.find(key_of(self._request(call, False)), equal_form(call.kind), self._nbytes(call))
+        return None if entry is None else entry.algorithm
+
+    def _nbytes(self, call: Call) -> int:
+        """Size of a call, as the tuner counts it."""
         blocks = block_counts(call.kind, self._nranks, call.count, call.counts)
         nbytes = int(blocks.sum()) * call.dtype.itemsize
-        if equal_form(call.kind) is CollectiveKind.ALLTOALL:
-            nbytes //= self._nranks
+        return nbytes // self._nranks if equal_form(call.kind) is CollectiveKind.ALLTOALL else nbytes
+
+    def _request(self, call: Call, in_place: bool) -> PlanRequest:
+        placed = self._network(call.timeout_s)
+        topology, devices = placed or (None, ())
+        return PlanRequest(
+            call.kind,
+            self._nranks,
+            call.root,
+            in_place,
+            self._hosts(call.timeout_s),
+            topology=topology,
+            devices=devices,
+        )
+
+    def _plan(self, call: Call, name: str | None, in_place: bool) -> Schedule:
+        nbytes = self._nbytes(call)
         key = (call.kind, call.root, in_place, nbytes, name)
         found = self._chosen.get(key)
         if found is None:
             from pycomm import tuner  # deferred: most programs never plan
 
-            hosts = self._hosts(call.timeout_s)
-            request = PlanRequest(call.kind, self._nranks, call.root, in_place, hosts)
-            found = tuner.choose(request, nbytes, algorithm=name).schedule
+            table = None if self._table is None else self._table(call.timeout_s)
+            request = self._request(call, in_place)
+            found = tuner.choose(request, nbytes, algorithm=name, table=table).schedule
             if len(self._chosen) >= _MAX_CHOSEN:
                 self._chosen.clear()
             self._chosen[key] = found
         return found
+
+    def explain(self, call: Call) -> Explanation:
+        """Say what :meth:`choose` does with a call, and why. Collective as long as no schedule was needed."""
+        from pycomm import tuner  # deferred: most programs never plan
+
+        table = None if self._table is None else self._table(call.timeout_s)
+        request = self._request(call, False)
+        forced = self._algorithm(call.kind, None)
+        own = self.has_own(call.kind, call.dtype, call.op) and forced in (None, OWN)
+        if own and self._measured(call) not in (None, OWN):
+            own = False
+        return tuner.explain(request, self._nbytes(call), table=table, algorithm=OWN if own else forced)
 
     def _prove(self, schedule: Schedule, timeout_s: float | None) -> None:
         """Verify a schedule, and compare it with the other ranks', before it first runs."""
