@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 from pycomm.errors import TopologyError, UsageError
 from pycomm.topology.model import MAX_BYTES_PER_S, Link, Node, Topology
-from pycomm.topology.names import MAX_NAMES, expand, has_wildcard, matches, words
+from pycomm.topology.names import MAX_NAMES, expand, has_wildcard, is_plain, matches, words
 from pycomm.units import parse_exact_rate, parse_time
 
 __all__ = ["MAX_LINKS", "Draft", "Latency", "Rate", "latency_of", "rate_of"]
@@ -37,10 +38,7 @@ def rate_of(rate: Rate) -> int:
     (12500000000, 12500000000)
     """
     if isinstance(rate, str):
-        try:
-            exact = parse_exact_rate(rate)
-        except UsageError as error:
-            raise TopologyError(str(error)) from None
+        exact = _parsed_rate(rate)
     elif isinstance(rate, int) and not isinstance(rate, bool):
         exact = Fraction(rate)
     else:
@@ -68,13 +66,26 @@ def latency_of(latency: Latency) -> float:
     (1.5e-06, 0.0)
     """
     if isinstance(latency, str):
-        try:
-            return parse_time(latency)
-        except UsageError as error:
-            raise TopologyError(str(error)) from None
+        return _parsed_time(latency)
     if isinstance(latency, bool) or not isinstance(latency, int | float) or not 0 <= latency < math.inf:
         raise TopologyError(f"{latency!r} is not a latency; write it with its unit, as '1.5 us'")
     return float(latency)
+
+
+@lru_cache(4096)
+def _parsed_rate(text: str) -> Fraction:
+    try:
+        return parse_exact_rate(text)
+    except UsageError as error:
+        raise TopologyError(str(error)) from None
+
+
+@lru_cache(4096)
+def _parsed_time(text: str) -> float:
+    try:
+        return parse_time(text)
+    except UsageError as error:
+        raise TopologyError(str(error)) from None
 
 
 class Draft:
@@ -136,10 +147,10 @@ class Draft:
     def place(self, template: Topology, name: str) -> list[int]:
         """Add an instance of a template; return the new indices.
 
-        Its vertices are called ``NAME/VERTEX``. Where the template is one host, they are part of the host
-        NAME; where it is several, of ``NAME/HOST``.
+        Its vertices are called ``NAME/VERTEX``. Where the template names at most one host, all are part of
+        the host NAME; where it names several, those of a host are part of ``NAME/HOST``.
         """
-        one = len({node.host for node in template.nodes}) == 1
+        one = len({node.host for node in template.nodes} - {""}) <= 1
 
         def renamed(node: Node) -> Node:
             host = name if one else f"{name}/{node.host}" if node.host else ""
@@ -163,6 +174,8 @@ class Draft:
         TopologyError
             A name is not there, or a wildcard fits none.
         """
+        if text in self.index and is_plain(text):
+            return [self.index[text]]
         found: list[int] = []
         for word in words(text) or [text]:
             if has_wildcard(word):

@@ -24,6 +24,7 @@ from pycomm.topology.draft import Draft
 from pycomm.topology.generators import GENERATORS
 from pycomm.topology.lines import Path, line_of
 from pycomm.topology.model import Link, Node, NodeKind, Topology
+from pycomm.topology.plaintoml import read_plain
 from pycomm.topology.schema import (
     DOCUMENT,
     HOST,
@@ -41,6 +42,9 @@ __all__ = ["MAX_FILE_BYTES", "dumps", "load", "loads"]
 
 MAX_FILE_BYTES = 256 * 2**20
 """Larger files are refused unread."""
+
+_LARGE = 500_000
+"""Characters from which on tomllib is slow enough to try without it."""
 
 _SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 
@@ -96,7 +100,8 @@ def loads(text: str, name: str = "topology") -> Topology:
 
 def _loads(text: str, file: str, name: str, folder: FilePath, chain: tuple[str, ...]) -> Topology:
     try:
-        document = tomllib.loads(text)
+        plain = read_plain(text) if len(text) > _LARGE else None
+        document = tomllib.loads(text) if plain is None else plain
     except tomllib.TOMLDecodeError as error:
         raise TopologyError(_syntax_error(text, file, str(error))) from None
     except (ValueError, RecursionError):

@@ -15,7 +15,17 @@ from math import prod
 
 from pycomm.errors import TopologyError
 
-__all__ = ["MAX_NAMES", "counted_up", "expand", "fold", "has_wildcard", "matches", "numbered", "words"]
+__all__ = [
+    "MAX_NAMES",
+    "counted_up",
+    "expand",
+    "fold",
+    "has_wildcard",
+    "is_plain",
+    "matches",
+    "numbered",
+    "words",
+]
 
 MAX_NAMES = 2_000_000
 """More vertices than this are a mistake in a range."""
@@ -25,6 +35,11 @@ _TOKEN = re.compile(r"\\(.)|\[([^\[\]\s]*)\]|(\*)|([^\\\[\]*\s]+)|(.)", re.DOTAL
 _WORD = re.compile(r"(?:\\.|[^\s\\])+|\\", re.DOTALL)
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _PARTS = re.compile(r"((?<![0-9])(?:0|[1-9][0-9]{0,17})(?![0-9]))")
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is one name as it stands."""
+    return bool(text) and not _SPECIAL.search(text)
 
 
 def words(text: str) -> list[str]:
@@ -78,7 +93,7 @@ def expand(text: str) -> list[str]:
     >>> expand("gpu[0-2,7] nic0")
     ['gpu0', 'gpu1', 'gpu2', 'gpu7', 'nic0']
     """
-    if text and not _SPECIAL.search(text):
+    if is_plain(text):
         return [text]
     names: list[str] = []
     for word in words(text):

@@ -78,6 +78,15 @@ def _one_or_list(one: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: [one(v) for v in value] if isinstance(value, list) else one(value)
 
 
+def _single(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def one(value: Any) -> Any:
+        if isinstance(value, list):
+            raise TopologyError("this generator takes no list here; give one value")
+        return read(value)
+
+    return one
+
+
 def _rate(value: Any) -> int:
     if not isinstance(value, str):
         raise TopologyError(f'{value!r} has no unit; write a bandwidth like "200 Gbit/s" or "25 GB/s"')
@@ -226,7 +235,8 @@ def parameters_of(kind: str) -> tuple[Spec, tuple[str, ...]]:
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             spec.update((option, _PARAMETERS[option]) for option in FabricOptions.__annotations__)
         elif name != "name":
-            spec[name] = _PARAMETERS[name]
+            several = any(word in str(parameter.annotation) for word in ("Sequence", "Hosts"))
+            spec[name] = _PARAMETERS[name] if several else _single(_PARAMETERS[name])
             if parameter.default is inspect.Parameter.empty:
                 required.append(name)
     return {**spec, **GENERATE}, tuple(required)
