@@ -99,12 +99,13 @@ class Forest:
         return loads
 
     def _arcs(self, tree: Tree) -> Iterator[int]:
-        """Arcs that a tree crosses, each as often as its data do."""
+        """Arcs that a tree crosses, each as often as its data do; once up to a switch that replicates."""
         network, told = self.network, set()
         for edge in tree.edges:
-            for a, b in zip(edge.path, edge.path[1:], strict=False):
-                arc = network.arc[a, b]
-                if network.multicast and (b in network.multicast or a in network.multicast):
+            copied = max((i for i, v in enumerate(edge.path) if v in network.multicast), default=0)
+            for place, pair in enumerate(zip(edge.path, edge.path[1:], strict=False)):
+                arc = network.arc[pair]
+                if place < copied:
                     if arc in told:  # the switch has this tree's data already
                         continue
                     told.add(arc)

@@ -68,6 +68,10 @@ class AnyBound(Protocol):
         """Greatest rate, bytes of the whole result per second."""
 
     @property
+    def seconds_per_byte(self) -> Fraction:
+        """Least time over the bytes of the whole result."""
+
+    @property
     def cut(self) -> Cut:
         """A set of vertices that the proof counts."""
 
@@ -416,30 +420,60 @@ def _allreduce(network: Network, k: int | None, exact: bool) -> _Found:
 
 
 def _alike_allreduce(network: Network, structure: Structure, k: int | None, exact: bool) -> _Found | None:
+    """Plan an allreduce of alike ranks; ``None`` when it is not known how good the plan is, and not good enough."""
     down = _spread(network, CollectiveKind.ALLGATHER, k, exact)
     up = _turned_round(network, down)
     if up is None:
         up = _spread(network, CollectiveKind.REDUCE_SCATTER, k, exact)
-    assert isinstance(down.bound, Bound)  # noqa: S101 (only allreduce has another)
-    assert isinstance(up.bound, Bound)  # noqa: S101
-    if down.bound.seconds_per_byte != up.bound.seconds_per_byte:
+    bound = _alike_bound(network, structure, up.bound, down.bound)
+    if bound is None:
         return None
-    bound = AlikeBound((up.bound, down.bound))
-    seconds = up.seconds_per_byte + down.seconds_per_byte
     if not structure.direct and not exact:
         few = _few(network, structure, bound.seconds_per_byte / CLOSE)
         if few is not None:
             most = int(few[0][1].roots().max())
             return _Found(few[0], few[1], bound, most, few[2])
-    if seconds * (1 if exact else CLOSE) > bound.seconds_per_byte and k is None:
+    forests = (up.forests[0], down.forests[0])
+    seconds = shared_seconds(network, forests)
+    if seconds * (1 if exact else CLOSE) > bound.seconds_per_byte and k is None and not network.multicast:
         return None
-    return _Found((*up.forests, *down.forests), seconds, bound, down.k, f"up and down: {down.how}")
+    return _Found(forests, seconds, bound, down.k, f"up and down: {down.how}")
+
+
+def _alike_bound(
+    network: Network, structure: Structure, up: AnyBound, down: AnyBound
+) -> AlikeBound | Bound | None:
+    """Bound an allreduce of alike ranks; ``None`` when its halves differ: nothing is known of both together.
+
+    Where switches replicate or combine, all data must enter each rank, as in a broadcast; and the averages of
+    :class:`AlikeBound` still hold for units that have all such switches inside, for what is outside passes on as
+    much as it receives.
+    """
+    assert isinstance(down, Bound)  # noqa: S101 (only allreduce has another)
+    assert isinstance(up, Bound)  # noqa: S101
+    special = sorted(network.multicast | network.reduction)
+    if not special:
+        return AlikeBound((up, down)) if down.seconds_per_byte == up.seconds_per_byte else None
+    best: AlikeBound | Bound = _exact_bound(network, network, CollectiveKind.BROADCAST, 0)
+    for label in structure.chain:
+        if (label[special] < 0).any():
+            continue
+        halves = []
+        for kind in (CollectiveKind.REDUCE_SCATTER, CollectiveKind.ALLGATHER):
+            part = part_of(flow_network(network, kind), label == label[0])
+            if part is not None:
+                halves.append(_bound_of(network, kind, -1, part, part.missing, network.nranks))
+        both = AlikeBound((halves[0], halves[1])) if len(halves) == 2 else best
+        if both.seconds_per_byte > best.seconds_per_byte:
+            best = both
+    return best
 
 
 def _turned_round(network: Network, found: _Found) -> _Found | None:
     """Use an allgather's forest for the reduce_scatter where turning all arcs round changes nothing."""
     back = network.reversed()
     alike = np.array_equal(back.src, network.src) and np.array_equal(back.dst, network.dst)
+    alike = alike and network.multicast == network.reduction
     if not alike or not np.array_equal(back.capacity, network.capacity):
         return None
     forest = found.forests[0]
