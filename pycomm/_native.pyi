@@ -36,6 +36,14 @@ def verify_run(
     idempotent: bool,
 ) -> tuple[list[tuple[str, int, int, int, list[int]]], int, _Int64s, int]: ...
 
+# network.cc
+def network_bound(
+    nranks: int, nvertices: int, src: _Int32s, dst: _Int32s, capacity: _Int64s, weights: _Int64s
+) -> tuple[int, int, _Bytes]: ...
+def network_separate(
+    nranks: int, nvertices: int, src: _Int32s, dst: _Int32s, capacity: _Int64s, weights: _Int64s
+) -> list[_Bytes]: ...
+
 # engine.cc
 @final
 class StoreServer:

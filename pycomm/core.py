@@ -7,7 +7,7 @@ from pycomm.errors import BackendUnavailable
 
 __all__ = ["CORE_VERSION", "native"]
 
-CORE_VERSION = 2
+CORE_VERSION = 3
 """Version of the interface between Python and C++: ``kCoreVersion`` of ``native/src/base/version.h``."""
 
 if native.core_version != CORE_VERSION:

@@ -7,6 +7,7 @@ namespace pycomm::bindings {
 
 void bind_reduce(pybind11::module_& module);
 void bind_verify(pybind11::module_& module);
+void bind_network(pybind11::module_& module);
 void bind_engine(pybind11::module_& module);
 
 }  // namespace pycomm::bindings

@@ -7,5 +7,6 @@ PYBIND11_MODULE(_native, module) {
   module.attr("core_version") = pycomm::kCoreVersion;
   pycomm::bindings::bind_reduce(module);
   pycomm::bindings::bind_verify(module);
+  pycomm::bindings::bind_network(module);
   pycomm::bindings::bind_engine(module);
 }

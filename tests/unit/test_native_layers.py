@@ -11,6 +11,7 @@ MAY_INCLUDE = {
     "base": set(),
     "reduce": {"base"},
     "verify": {"base"},
+    "network": {"base"},
     "flat": {"base"},
     "transport/inproc": {"base"},
     "transport/shm": {"base"},
