@@ -32,9 +32,10 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +43,7 @@ import numpy.typing as npt
 
 from pycomm.errors import InternalError
 from pycomm.planner.graph.network import Network
-from pycomm.planner.graph.rational import solve_exactly
+from pycomm.planner.graph.rational import simplest, solve_exactly
 from pycomm.planner.graph.symmetry import Orbits
 
 __all__ = ["Certificate", "Half", "Programme", "Solution", "WeightedCut", "both_halves", "solve"]
@@ -114,15 +115,19 @@ class Programme:
         roots.
     orbits
         Parts that are alike, under renamings that keep the space of the columns.
+    unbalanced
+        For each half, vertices that may let out more than they take in: switches that replicate. The value is
+        then a bound that trees need not reach.
     """
 
     network: Network
     halves: tuple[Half, ...]
     columns: _Ints
     orbits: Orbits
+    unbalanced: tuple[frozenset[int], ...] = ()
 
     def merged_columns(self) -> _Ints:
-        """Add up the columns that alike ranks share, so that each mix of the sums treats alike ranks alike."""
+        """Add up the columns that alike ranks share: any mix of the sums treats alike ranks alike."""
         table = np.zeros_like(self.columns)
         count = self.orbits.nvertex
         label = self.orbits.vertex[: self.network.nranks]
@@ -151,7 +156,7 @@ class Certificate:
     potentials: tuple[tuple[Fraction, ...], ...]
 
     def value(self) -> Fraction | None:
-        """Units of data at most, computed exactly from the weights alone; ``None`` when they cover too little."""
+        """Compute the bound from the weights alone; ``None`` when they prove nothing."""
         programme = self.programme
         columns = programme.merged_columns()
         cover = [Fraction(0)] * len(columns)
@@ -220,8 +225,11 @@ def _balance(programme: Programme, half: int) -> list[tuple[int, int, int]]:
     """List (class of switches, class of arcs, arcs that arrive minus arcs that leave)."""
     side, orbits = programme.halves[half], programme.orbits
     table: dict[tuple[int, int], int] = {}
+    balanced = np.arange(programme.network.nvertices) >= programme.network.nranks
+    if programme.unbalanced:
+        balanced[sorted(programme.unbalanced[half])] = False
     for ends, sign in ((side.network.dst, 1), (side.network.src, -1)):
-        passing = ends >= programme.network.nranks
+        passing = balanced[ends]
         keys = orbits.vertex[ends[passing]] * max(orbits.narc, 1) + orbits.arc[side.base[passing]]
         for key, count in zip(*(u.tolist() for u in np.unique(keys, return_counts=True)), strict=True):
             pair = divmod(key, max(orbits.narc, 1))
@@ -239,13 +247,18 @@ class _Vertex(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """A vertex in which each unknown is the sum of two parts, the first at most ``most``; in units of ``scale``."""
+    """A vertex in which unknowns are sums of two parts, the first at most ``most``; in units of ``scale``."""
 
     parts: _Floats
     slack: _Floats
     most: list[Fraction]
     total: Fraction
     scale: int
+
+    def values(self, count: int) -> _Floats:
+        """Add the parts of the unknowns, in units of capacity."""
+        values: _Floats = np.maximum(self.parts[:count] + self.parts[count:], 0.0) * self.scale
+        return values
 
 
 @dataclass(eq=False)
@@ -378,10 +391,31 @@ class _Master:
             return None
         for j, parts in number.items():
             values[j] += sum((solved[k] for k in parts), Fraction(0))
-        shares = zip(self.shared, self.capacity.tolist(), strict=True)
-        if min(values) < 0 or any(sum(values[j] for j in row) > c for row, c in shares):
+        return values if self.keeps(values) else None
+
+    def simple_primal(self, point: _Point) -> list[Fraction] | None:
+        """Round a vertex to fractions of small denominators; ``None`` when that is no feasible solution."""
+        scaled = (point.parts * point.scale).tolist()
+        rounded = [simplest(value, 1e-12 * point.scale) for value in scaled]
+        whole = [value for value in rounded if value is not None]
+        if len(whole) < len(rounded):
             return None
-        return values
+        values = [a + b for a, b in zip(whole[: self.nunknown], whole[self.nunknown :], strict=True)]
+        total = sum((values[j] * weight for j, weight in self.all().items()), Fraction(0))
+        return values if total == point.total and self.keeps(values) else None
+
+    def keeps(self, values: list[Fraction]) -> bool:
+        """Whether a solution keeps all that is known, exactly: capacities, balances and the cuts so far."""
+
+        def total(row: _Row) -> Fraction:
+            return sum((values[j] * a for j, a in row.items()), Fraction(0))
+
+        return (
+            min(values) >= 0
+            and all(total(row) <= c for row, c in zip(self.shared, self.capacity.tolist(), strict=True))
+            and all(total(row) == 0 for row in self.balance.values())
+            and all(total(row) <= 0 for row in self.rows)
+        )
 
     def dual(self, vertex: _Vertex, tight: float) -> Certificate | None:
         """Solve the multipliers exactly: of cuts, of capacities, and of switches."""
@@ -402,11 +436,16 @@ class _Master:
             return None
         return self.certificate({i: solved[k] for i, k in number.items() if i < ncut}, solved[len(held) :])
 
-    def rounded_dual(self, vertex: _Vertex) -> Certificate:
-        """Round the multipliers to fractions as they are: any weights prove something."""
+    def rounded_dual(self, vertex: _Vertex, *, simple: bool) -> Certificate:
+        """Round the multipliers, to small denominators or as they are: any weights prove something."""
         ncut = len(vertex.multipliers) - len(self.shared)
-        weights = {i: _rounded(max(0.0, m)) for i, m in enumerate(vertex.multipliers[:ncut].tolist())}
-        return self.certificate(weights, [_rounded(p) for p in vertex.potentials.tolist()])
+
+        def rounded(value: float) -> Fraction:
+            fraction = simplest(value, 1e-11) if simple else None
+            return Fraction(round(value * _GRID), _GRID) if fraction is None else fraction
+
+        weights = {i: rounded(m) for i, m in enumerate(np.maximum(vertex.multipliers[:ncut], 0.0).tolist())}
+        return self.certificate(weights, [rounded(p) for p in vertex.potentials.tolist()])
 
     def certificate(self, weights: dict[int, Fraction], potentials: Sequence[Fraction]) -> Certificate:
         """Put multipliers into the form of a proof."""
@@ -417,10 +456,6 @@ class _Master:
         return Certificate(self.programme, cuts, tuple(tuple(row) for row in table))
 
 
-def _rounded(value: float) -> Fraction:
-    return Fraction(round(value * _GRID), _GRID)
-
-
 def _highs(
     cost: _Floats,
     above: Any,
@@ -429,9 +464,9 @@ def _highs(
     goal: _Floats | None = None,
     most: _Floats | None = None,
 ) -> Any:
-    """Minimise the cost with ``above @ z <= right``, ``equal @ z == goal``, ``0 <= z <= most``; ``None``: infeasible.
+    """Minimise the cost with ``above @ z <= right``, ``equal @ z == goal``, ``0 <= z <= most``.
 
-    The simplex method: its answer is a vertex.
+    The simplex method: its answer is a vertex. ``None`` when nothing is feasible.
     """
     from scipy.optimize import linprog
 
@@ -461,40 +496,121 @@ def solve(programme: Programme) -> Solution:
     for rounds in range(1, _MAX_ROUNDS + 1):
         if vertex is None:
             vertex = master.best()
+            if vertex.value <= 0:
+                return _nothing(master, vertex, rounds)
             certificate, upper = _proof(master, vertex)
         point = master.even(vertex.value, upper)
-        if point is None:
+        if point is None:  # the cuts since then forbid this much data
             vertex = None
             continue
-        n = master.nunknown
-        values = np.maximum(point.parts[:n] + point.parts[n:], 0.0)
-        grid = _GRID / max(1.0, float(values[: master.ncolumn] @ master.gain))
+        values = point.values(master.nunknown)
+        grid = _GRID / float(values[: master.ncolumn] @ master.gain)
         if _add_broken(master, [round(v) for v in (values * grid).tolist()], 1e-9):
             continue
-        exact = next((e for e in (master.primal(point, tight) for tight in _TIGHT) if e is not None), None)
+        exact = _exact_point(master, point)
         if exact is None:
-            raise InternalError("todo")
-        unit = math.lcm(*(value.denominator for value in exact))
-        if _add_broken(master, [int(value * unit) for value in exact], 0.0):
-            continue
-        shares, roots = _spread(programme, master.columns, exact)
+            shares, roots = _interval(master, values)
+        else:
+            unit = math.lcm(*(value.denominator for value in exact))
+            if _add_broken(master, [int(value * unit) for value in exact], 0.0):
+                continue
+            shares, roots = _spread(programme, master.columns, exact)
         return Solution(shares, roots, sum(roots, Fraction(0)), upper, certificate, rounds)
     raise InternalError(f"the linear programme of shared links did not settle in {_MAX_ROUNDS} rounds")
 
 
+def _nothing(master: _Master, vertex: _Vertex, rounds: int) -> Solution:
+    """Tell that no data can reach all ranks."""
+    certificate, upper = _proof(master, vertex)
+    shares, roots = _spread(master.programme, master.columns, [Fraction(0)] * master.nunknown)
+    return Solution(shares, roots, Fraction(0), upper, certificate, rounds)
+
+
+def _exact_point(master: _Master, point: _Point) -> list[Fraction] | None:
+    """Make a vertex exact: by rounding where that is enough, or by solving what is tight there."""
+    exact = master.simple_primal(point)
+    for tight in _TIGHT:
+        exact = master.primal(point, tight) if exact is None else exact
+    return exact
+
+
 def _proof(master: _Master, vertex: _Vertex) -> tuple[Certificate, Fraction]:
-    """Make multipliers exact; the least of what they prove."""
+    """Make multipliers exact: by rounding, by solving what is tight, or else nearly. Each is a proof."""
     best: tuple[Certificate, Fraction] | None = None
-    for tight in (*_TIGHT, None):
-        certificate = master.rounded_dual(vertex) if tight is None else master.dual(vertex, tight)
-        upper = certificate.value() if certificate is not None else None
-        if certificate is not None and upper is not None and (best is None or upper < best[1]):
+    tries: list[Callable[[], Certificate | None]] = [
+        partial(master.rounded_dual, vertex, simple=True),
+        *(partial(master.dual, vertex, tight) for tight in _TIGHT),
+        partial(master.rounded_dual, vertex, simple=False),
+    ]
+    for attempt in tries:
+        certificate = attempt()
+        upper = None if certificate is None else certificate.value()
+        if certificate is None or upper is None:
+            continue
+        if best is None or upper < best[1]:
             best = certificate, upper
-            if tight is not None and abs(float(upper) - vertex.value) <= 1e-7 * vertex.value:
-                break
+        if abs(float(upper) - vertex.value) <= 1e-11 * vertex.value:
+            break
     if best is None:
         raise InternalError("the multipliers of the linear programme of shared links prove nothing")
     return best
+
+
+def _interval(
+    master: _Master, values: _Floats
+) -> tuple[tuple[tuple[Fraction, ...], ...], tuple[Fraction, ...]]:
+    """Make whole shares of a solution that is right but for rounding, and as many data as surely fit them."""
+    programme = master.programme
+    network = programme.network
+    unit = _GRID // master.scale + 1
+    safe = values * (1 - 1e-9) * unit
+    roots = (np.floor(safe[: master.ncolumn]).astype(np.int64) @ master.columns).astype(np.int64)
+    shares = []
+    for h in range(master.nhalf):
+        first = master.unknown(h, 0)
+        share = np.floor(np.maximum(safe[first : first + master.narc], 0)).astype(np.int64)[
+            programme.orbits.arc
+        ]
+        shares.append(trimmed(network, share))
+    while True:
+        ratios = [Fraction(1)]
+        for half, share in zip(programme.halves, shares, strict=True):
+            capacity = share[half.base]
+            for vertices in broken_cuts(half.network, capacity, roots):
+                out = vertices[half.network.src] & ~vertices[half.network.dst]
+                held = int(roots[vertices[: network.nranks]].sum())
+                ratios.append(Fraction(int(capacity[out].sum()), held))
+        least = min(ratios)
+        if least == 1:
+            break
+        roots = np.array([int(root * least) for root in roots.tolist()], np.int64)
+    return (
+        tuple(tuple(Fraction(value, unit) for value in share.tolist()) for share in shares),
+        tuple(Fraction(value, unit) for value in roots.tolist()),
+    )
+
+
+def trimmed(network: Network, share: _Ints) -> _Ints:
+    """Take off shares until every vertex that is no rank lets out what it takes in."""
+    share = share.copy()
+    arriving: dict[int, list[int]] = {}
+    leaving: dict[int, list[int]] = {}
+    for arc, (a, b) in enumerate(zip(network.src.tolist(), network.dst.tolist(), strict=True)):
+        leaving.setdefault(a, []).append(arc)
+        arriving.setdefault(b, []).append(arc)
+    todo = list(range(network.nranks, network.nvertices))
+    while todo:
+        v = todo.pop()
+        surplus = int(share[arriving.get(v, [])].sum() - share[leaving.get(v, [])].sum())
+        for arc in (arriving if surplus > 0 else leaving).get(v, []):
+            taken = min(abs(surplus), int(share[arc]))
+            if taken:
+                share[arc] -= taken
+                other = int(network.src[arc] if surplus > 0 else network.dst[arc])
+                surplus += -taken if surplus > 0 else taken
+                if other >= network.nranks:
+                    todo.append(other)
+    return share
 
 
 def _add_broken(master: _Master, values: list[int], tolerance: float) -> bool:
@@ -505,7 +621,7 @@ def _add_broken(master: _Master, values: list[int], tolerance: float) -> bool:
     for h, half in enumerate(programme.halves):
         arcs = np.array(values[master.unknown(h, 0) : master.unknown(h, 0) + master.narc], object)
         capacity = arcs[programme.orbits.arc[half.base]]
-        for vertices in broken_cuts(half.network, capacity, weights, programme.orbits):
+        for vertices in broken_cuts(half.network, capacity, weights):
             out = vertices[half.network.src] & ~vertices[half.network.dst]
             missing = weights[vertices[: half.network.nranks]].sum() - capacity[out].sum()
             if missing > tolerance * int(weights.sum()):
@@ -513,10 +629,8 @@ def _add_broken(master: _Master, values: list[int], tolerance: float) -> bool:
     return grown
 
 
-def broken_cuts(
-    network: Network, capacity: npt.NDArray[Any], weights: npt.NDArray[Any], orbits: Orbits
-) -> list[_Mask]:
-    """Sets that lack a rank and let out less than their ranks hold."""
+def broken_cuts(network: Network, capacity: npt.NDArray[Any], weights: npt.NDArray[Any]) -> list[_Mask]:
+    """List sets that lack a rank and let out less than their ranks hold."""
     from pycomm.planner.graph.bounds import separate
 
     masks = []
