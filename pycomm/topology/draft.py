@@ -14,7 +14,7 @@ from pycomm.units import parse_exact_rate, parse_time
 
 __all__ = ["MAX_LINKS", "Draft", "Latency", "Rate", "latency_of", "rate_of"]
 
-MAX_LINKS = 20_000_000
+MAX_LINKS = 10_000_000
 """More links than this are a mistake."""
 
 Rate = str | int
@@ -102,13 +102,20 @@ class Draft:
         self.links: list[Link] = []
         self.index: dict[str, int] = {}
 
+    def expect(self, *, nodes: int = 0, links: int = 0) -> None:
+        """Refuse more vertices and links than there can be, before time is spent on making them."""
+        if len(self.nodes) + nodes > MAX_NAMES:
+            raise TopologyError(f"there are more than {MAX_NAMES} vertices; check the counts")
+        if len(self.links) + links > MAX_LINKS:
+            raise TopologyError(f"there are more than {MAX_LINKS} links; check the counts")
+
     def add(self, node: Node) -> int:
         """Add a vertex; return its index."""
         number = len(self.nodes)
         if self.index.setdefault(node.name, number) != number:
             raise TopologyError(f"a vertex named {node.name!r} is there already; names must be unique")
         if number >= MAX_NAMES:
-            raise TopologyError(f"there are more than {MAX_NAMES} vertices; check the counts")
+            self.expect(nodes=1)
         self.nodes.append(node)
         return number
 
@@ -127,7 +134,7 @@ class Draft:
         if src == dst:
             raise TopologyError(f"a link leads from {self.nodes[src].name!r} to itself; give it two ends")
         if len(self.links) + copies > MAX_LINKS:
-            raise TopologyError(f"there are more than {MAX_LINKS} links; check the counts")
+            self.expect(links=copies)
         for _ in range(copies):
             self.links.append(Link(src, dst, bytes_per_s, latency_s, kind))
             if back:
@@ -161,8 +168,7 @@ class Draft:
     def _adopt(self, topology: Topology, renamed: Callable[[Node], Node]) -> list[int]:
         first = len(self.nodes)
         numbers = [self.add(renamed(node)) for node in topology.nodes]
-        if len(self.links) + len(topology.links) > MAX_LINKS:
-            raise TopologyError(f"there are more than {MAX_LINKS} links; check the counts")
+        self.expect(links=len(topology.links))
         self.links.extend(Link(link.src + first, link.dst + first, *link[2:]) for link in topology.links)
         return numbers
 

@@ -20,7 +20,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pycomm.errors import TopologyError
-from pycomm.topology.draft import Draft
+from pycomm.topology.draft import MAX_LINKS, Draft
 from pycomm.topology.generators import GENERATORS
 from pycomm.topology.lines import Path, line_of
 from pycomm.topology.model import Link, Node, NodeKind, Topology
@@ -249,6 +249,8 @@ def _generate(table: Mapping[str, Any], at: Path, template: Any) -> tuple[Topolo
 
 def _pairs(sources: list[int], targets: list[int], values: Mapping[str, Any]) -> Iterable[tuple[int, int]]:
     if values.get("all_pairs"):
+        if len(sources) * len(targets) > MAX_LINKS:
+            raise TopologyError(f"these are more than {MAX_LINKS} pairs; check the names")
         both = values.get("both") or "back" in values
         pairs = dict.fromkeys((a, b) for a, b in product(sources, targets) if a != b)
         return [(a, b) for a, b in pairs if not (both and b < a and (b, a) in pairs)]

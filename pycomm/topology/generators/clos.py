@@ -375,6 +375,7 @@ def leaf_spine(
     above = below if spine_rate is None else rate_of(spine_rate)
     seconds = latency_of(latency)
     draft = Draft()
+    draft.expect(links=leaves * spines * cables)
     ends = attach(draft, counted(host, leaves * positive(hosts_per_leaf, "hosts_per_leaf")), ports)
 
     def switch(what: str) -> int:

@@ -214,7 +214,9 @@ def hyperx(
     for side in sides:
         positive(side, "sides")
     rates, seconds = _per_side(rate, sides), latency_of(latency)
-    ends = _Ends(Draft(), prod(sides), host, ports)
+    draft = Draft()
+    draft.expect(links=prod(sides) * sum(side - 1 for side in sides))
+    ends = _Ends(draft, prod(sides), host, ports)
     for number, d, stride in _places(sides):
         at = number // stride % sides[d]
         for other in range(at + 1, sides[d]):
@@ -525,6 +527,7 @@ def dragonfly(
             f"{per_group * count} ports for ends cannot be shared out to hosts with {per_host} ports each"
         )
     draft, near = Draft(), rate_of(rate)
+    draft.expect(links=count * width * (width - 1 + global_links))
     local = near if local_rate is None else rate_of(local_rate)
     far = near if global_rate is None else rate_of(global_rate)
     seconds = latency_of(latency)

@@ -68,6 +68,10 @@ def attach(draft: Draft, hosts: Sequence[tuple[Topology | None, int]], ports: st
     Hosts are named ``host0``, ``host1``, ..., bare devices ``device0``, ``device1``, ...
     """
     made: list[list[int]] = []
+    draft.expect(
+        nodes=sum(count * (len(template.nodes) if template else 1) for template, count in hosts),
+        links=sum(count * len(template.links) for template, count in hosts if template),
+    )
     for template, count in hosts:
         if template is None:
             made.extend(
