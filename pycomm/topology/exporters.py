@@ -193,12 +193,8 @@ def _slurm(topology: Topology) -> str:
         raise TopologyError(
             f"{topology.name}: there is no switch between hosts, so there is nothing that Slurm could be told"
         )
-    level = dict.fromkeys(sorted(leaves), 0)
+    level = _levels(near, sorted(leaves))
     order = list(level)
-    for a in order:
-        new = [b for b in sorted(near.get(a, ())) if b not in level]
-        level |= dict.fromkeys(new, level[a] + 1)
-        order += new
     lines = ["# Bandwidths, latencies and what is inside hosts have no place in this format."]
     every = [topology.nodes[a].name for a in order] + [host for a in order for host in leaves.get(a, ())]
     names = _slurm_names(sorted(set(every), key=natural))
@@ -218,6 +214,35 @@ def _slurm(topology: Topology) -> str:
             + _field("Nodes", [names[one] for one in sorted(leaves.get(a, ()), key=natural)])
         )
     return "\n".join([*lines, ""])
+
+
+def _levels(near: dict[int, set[int]], leaves: list[int]) -> dict[int, int]:
+    """Give each switch a level: its distance from the hosts, or, in a tree, from its top, negative.
+
+    Joined switches are to be on different levels, which distances from the hosts ensure in a fat tree. In a
+    graph without circles every choice of a top will do: the switch farthest from the hosts, with most
+    neighbours.
+    """
+    level = dict.fromkeys(leaves, 0)
+    for a in (order := list(level)):
+        new = [b for b in sorted(near.get(a, ())) if b not in level]
+        level |= dict.fromkeys(new, level[a] + 1)
+        order += new
+    if all(level[a] != level[b] for a in order for b in near.get(a, ())):
+        return level
+    depth: dict[int, int] = {}
+    parts = 0
+    for top in sorted(order, key=lambda a: (-level[a], -len(near.get(a, ())), a)):
+        if top in depth:
+            continue
+        parts += 1
+        depth[top] = 0
+        for a in (found := [top]):
+            new = [b for b in sorted(near.get(a, ())) if b not in depth]
+            depth |= dict.fromkeys(new, depth[a] + 1)
+            found += new
+    joined = sum(len(near.get(a, ())) for a in order) // 2
+    return {a: -depth[a] for a in order} if joined == len(order) - parts else level
 
 
 def _slurm_names(names: list[str]) -> dict[str, str]:
@@ -387,7 +412,7 @@ def _ns3(topology: Topology) -> str:
     if single is not None:
         raise TopologyError(
             f"{topology.name}: the link {topology.nodes[single[0]].name} -> "
-            f"{topology.nodes[single[1]].name} has no equal one the other way, and ns-3's text knows only cables"
+            f"{topology.nodes[single[1]].name} has no equal one back, and ns-3's text knows only cables"
         )
     switches = range(len(topology.devices), len(order))
     lines = [f"{len(order)} {len(switches)} {len(cables)}", " ".join(map(str, switches))]

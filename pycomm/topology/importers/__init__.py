@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,19 +53,20 @@ FORMATS: dict[str, Format] = {
 _XML_ROOTS = {"system": "nccl-xml", "topology": "hwloc-xml", "graphml": "graphml"}
 _LINES = (
     ("ibnetdiscover", re.compile(r'^(?:switch|ca|hca|rt)\s+[0-9]+\s+"', re.IGNORECASE | re.MULTILINE)),
-    ("slurm-conf", re.compile(r"^\s*(?:switchname|blockname)\s*=", re.IGNORECASE | re.MULTILINE)),
+    ("slurm-conf", re.compile(r"^[ \t]*(?:switchname|blockname)\s*=", re.IGNORECASE | re.MULTILINE)),
     ("slurm-yaml", re.compile(r"^-\s+topology\s*:", re.MULTILINE)),
     ("astra-sim", re.compile(r"^npus_count\s*:", re.MULTILINE)),
     ("topograph", re.compile(r"^(?:switches|blocks)\s*:", re.MULTILINE)),
 )
 _DOT = re.compile(
-    r"(?:\s+|//[^\n]*\n|/\*.*?\*/|#[^\n]*\n)*(?:strict\s+)?(?:di)?graph\b[^{\n]*\{", re.IGNORECASE | re.DOTALL
+    r"(?:\s++|//[^\n]*\n|/\*.*?\*/|#[^\n]*\n)*+(?:strict\s+)?(?:di)?graph\b[^{\n]*\{",
+    re.IGNORECASE | re.DOTALL,
 )
 _SIMAI = re.compile(
     r"\s*[0-9]+[ \t]+[0-9]+[ \t]+[0-9]+(?:[ \t]+[0-9]+[ \t]+[0-9]+(?:[ \t]+\S+)?)?[ \t]*\r?\n"
 )
-_TABLE = re.compile(r"\s*(?:[^\n]*\n)?\s*[-+.0-9\"][^\n]*[,;\t ][^\n]*")
-_TOML = re.compile(r"^\s*(?:\[[\[\w .\"'-]+\]|[\w-]+\s*=)", re.MULTILINE)
+_CELL = re.compile(r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?(?:\s*[A-Za-z/]+)?|-|")
+_TOML = re.compile(r"\s*+(?:\[[\[\w .\"'-]+\]|[\w-]+\s*=)", re.MULTILINE)
 
 
 def detect_format(text: str, name: str = "") -> str:
@@ -99,9 +101,9 @@ def detect_format(text: str, name: str = "") -> str:
     )
     if not found and suffix in (".csv", ".tsv"):
         found = "matrix"
-    if not found and _TOML.match(re.sub(r"(?m)^\s*#.*$", "", text).lstrip()):
+    if not found and _TOML.match(re.sub(r"(?m)^[ \t]*#.*$", "", text).lstrip()):
         found = "toml"
-    if not found and _TABLE.match(text):
+    if not found and _is_table(text):
         found = "matrix"
     if not found:
         source.fail(f"the format is not recognised; name it with format=, one of {', '.join(FORMATS)}")
@@ -116,6 +118,16 @@ def _text_format(text: str) -> str:
     if not found and _SIMAI.match(text):
         found = "simai"
     return found
+
+
+def _is_table(text: str) -> bool:
+    """Whether the last of the first few lines is a row of numbers as long as the others."""
+    lines = list(itertools.islice((line.strip() for line in text.splitlines() if line.strip()), 4))
+    delimiter = next((letter for letter in ",;\t" if letter in lines[-1]), None)
+    rows = [line.split(delimiter) for line in lines if not line.startswith("#")]
+    if len(rows) < 2 or len(rows[-1]) < 2 or any(len(row) != len(rows[-1]) for row in rows[1:]):
+        return False
+    return all(_CELL.fullmatch(cell.strip()) for cell in rows[-1][1:])
 
 
 def _json_format(text: str) -> str:

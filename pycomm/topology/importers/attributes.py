@@ -39,11 +39,12 @@ _RATE_TEXT = re.compile(r"(?:<|<=|~)?\s*([0-9][0-9.]*\s*[kKMGTP]?i?(?:bits?/s|bp
 
 
 class Vertex(NamedTuple):
-    """A vertex by its name, with its attributes and line."""
+    """A vertex by its name, with its attributes and its place: line, or path of the field."""
 
     name: str
     attributes: dict[str, Any]
     line: int = 0
+    field: str = ""
 
 
 class Edge(NamedTuple):
@@ -54,6 +55,7 @@ class Edge(NamedTuple):
     attributes: dict[str, Any]
     directed: bool
     line: int = 0
+    field: str = ""
 
 
 class Graph(NamedTuple):
@@ -97,7 +99,7 @@ def build(source: Source, graph: Graph, *, link: str = "", kind: str = "", direc
     for edge in graph.edges:
         for end in (edge.src, edge.dst):
             if end not in made.index:
-                source.fail(f"an edge leads to {end[:60]!r}, which is not a vertex", edge.line)
+                source.fail(f"an edge leads to {end[:60]!r}, which is not a vertex", edge.line, edge.field)
         if edge.src == edge.dst:
             made.skip("edges from a vertex to itself")
             continue
@@ -134,6 +136,7 @@ def _vertices(source: Source, made: Reading, graph: Graph, default: NodeKind) ->
                     f"{vertex.name[:60]!r} has the unknown kind {word[:30]!r}; "
                     "it is device, nic, host or switch",
                     vertex.line,
+                    vertex.field,
                 )
         if kind is None:
             unknown.append(vertex.name)
@@ -143,7 +146,10 @@ def _vertices(source: Source, made: Reading, graph: Graph, default: NodeKind) ->
             if key not in _KNOWN_VERTEX:
                 made.skip(f"attributes {key[:40]!r} of vertices")
         if not vertex.name.strip():
-            source.fail("a vertex has no name", vertex.line)
+            source.fail("a vertex has no name", vertex.line, vertex.field)
+        if vertex.name in made.index:
+            problem = f"{vertex.name[:60]!r} is described twice; names must be unique"
+            source.fail(problem, vertex.line, vertex.field)
         made.node(Node(vertex.name, kind or default, host, vendor, model, multicast, reduction), vertex.line)
     return unknown
 
@@ -193,7 +199,7 @@ def _rate(source: Source, made: Reading, edge: Edge) -> int:
         if rate:
             return rate
         if key in ("bw", "capacity", "rate", "speed"):
-            source.fail(f"{key}={text[:40]!r} has no unit; write it like '400 Gbit/s'", edge.line)
+            source.fail(f"{key}={text[:40]!r} has no unit; write it like '400 Gbit/s'", edge.line, edge.field)
     return 0
 
 
@@ -205,11 +211,16 @@ def _bandwidth(source: Source, made: Reading, text: str, edge: Edge) -> int:
                 f"the edge from {edge.src!r} to {edge.dst!r} has a bandwidth of {text} GB/s; "
                 "it must be more than 0 and at most 10^9; leave out a link that is down",
                 edge.line,
+                edge.field,
             )
         return max(1, round(rate))
     rate_there = _rate_in(made, text)
     if not rate_there:
-        source.fail(f"bandwidth={text[:40]!r} is neither a number of GB/s nor like '400 Gbit/s'", edge.line)
+        source.fail(
+            f"bandwidth={text[:40]!r} is neither a number of GB/s nor like '400 Gbit/s'",
+            edge.line,
+            edge.field,
+        )
     return rate_there
 
 
@@ -223,7 +234,7 @@ def _rate_in(made: Reading, text: str) -> int:
     unit = re.sub(r"Bps$", "B/s", match[1])
     try:
         return round(parse_exact_rate(unit))
-    except (UsageError, OverflowError):
+    except (ValueError, OverflowError):
         return 0
 
 
@@ -234,8 +245,10 @@ def _latency(source: Source, edge: Edge) -> float:
         return 0.0
     try:
         seconds = float(text) if _NUMBER.fullmatch(text) else parse_time(text)
-    except (UsageError, OverflowError):
+    except (ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < 1e9:
-        source.fail(f"latency={text[:40]!r} is neither a number of seconds nor like '1.5 us'", edge.line)
+        source.fail(
+            f"latency={text[:40]!r} is neither a number of seconds nor like '1.5 us'", edge.line, edge.field
+        )
     return seconds

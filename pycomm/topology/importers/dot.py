@@ -21,8 +21,8 @@ from pycomm.topology.model import Topology
 
 __all__ = ["dot"]
 
-_SKIP = r"(?:\s+|//[^\n]*|/\*.*?\*/|^\#[^\n]*)*"
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_SKIP = r"(?:\s++|//[^\n]*|/\*.*?\*/|^\#[^\n]*)*+"
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
 _WORD = r"[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*|-?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)"
 _FLAGS = re.DOTALL | re.MULTILINE
 _TOKEN = re.compile(
@@ -32,7 +32,7 @@ _TOKEN = re.compile(
 )
 _SIMPLE = re.compile(
     rf"{_SKIP}({_QUOTED}|{_WORD})\s*(?:(->|--)\s*({_QUOTED}|{_WORD})\s*)?"
-    rf'(?:\[((?:[^\[\]"<>]|{_QUOTED})*)\]\s*)?;',
+    rf'(?:\[((?:[^\[\]"<>]|{_QUOTED})*+)\]\s*)?;',
     _FLAGS,
 )
 """A vertex or an edge in the form that programs write; most files hold little else."""

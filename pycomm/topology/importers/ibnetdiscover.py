@@ -49,7 +49,7 @@ _NAMED = re.compile(r'"([^"]*)"')
 _RATE = re.compile(r"\b([0-9]{1,2})x([A-Z]+[0-9]*|[0-9]+(?:\.[0-9]+)?)(?:\s|$)")
 _PROPERTY = re.compile(r"[A-Za-z]\w*=")
 _ADAPTER = re.compile(
-    r"(?:mlx|mthca|hca|hfi|qib|ipath|bnxt|irdma|ib|opa|roce|rdma|cx)\w*(?:[-_:.]\w+)*", re.IGNORECASE
+    r"(?:mlx|mthca|hca|hfi|qib|ipath|bnxt|irdma|ib|opa|roce|rdma|cx)[\w.:-]*", re.IGNORECASE
 )
 _FACTORY = re.compile(
     r"^MT[0-9]|mellanox|technologies|connectx|infinihost|nvidia|qlogic|intel", re.IGNORECASE
@@ -209,11 +209,17 @@ class _Fabric:
     # -- the fabric ----------------------------------------------------------------------------------------
 
     def _unlisted(self) -> None:
-        """Add what only its peers tell of."""
+        """Add adapters and routers that only their peers tell of; a switch must have its own section."""
         unlisted = []
         for port in self.ports:
             if port.far not in self.texts:
                 kind = {"S": "switch", "R": "rt"}.get(port.far[0].upper(), "ca")
+                if kind == "switch":
+                    self.source.fail(
+                        f"port {port.number} leads to switch {port.far!r}, which has no section; "
+                        "is the file cut short?",
+                        port.line,
+                    )
                 self.texts[port.far] = (kind, port.far_text.strip(), port.line)
                 unlisted.append(port.far)
         if unlisted:

@@ -16,7 +16,6 @@ import math
 import re
 from typing import Any
 
-from pycomm.errors import UsageError
 from pycomm.topology.importers.jsontext import array, integer, parse_json, record
 from pycomm.topology.importers.source import Reading, Source, count_of, rate_of, shown
 from pycomm.topology.model import Node, NodeKind, Topology
@@ -131,7 +130,7 @@ def _cell(source: Source, cell: Any, scale: int, field: str) -> int:
         return 0
     try:
         rate = parse_rate(text) if not _NUMBER.fullmatch(text) else float(text) * scale
-    except (UsageError, OverflowError):
+    except (ValueError, OverflowError):
         rate = math.nan
     if isinstance(cell, bool) or not 0 <= rate <= 1e18:
         source.fail(

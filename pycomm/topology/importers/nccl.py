@@ -76,6 +76,8 @@ class _Reader:
         self.cpus: list[tuple[int, Element, str]] = []
         self.by_bus: dict[tuple[str, str], int] = {}
         self.cpu_of: dict[int, int] = {}
+        self.vertex_of: dict[int, list[int]] = {}
+        """Devices of each PCI function, by the identity of its element."""
         self.gpus: list[tuple[int, Element | None, Element, str]] = []
         self.ports: dict[str, int] = {}
 
@@ -156,7 +158,7 @@ class _Reader:
             model = (gpu.get("gcn") or (f"sm_{gpu.get('sm')}" if gpu.get("sm") else "")) if gpu else ""
             vertex = self.made.node(Node(name, NodeKind.DEVICE, host, _vendor(gpu, pci), model), pci.line)
             self.gpus.append((vertex, gpu, pci, host))
-        self.vertex_of = {id(pci): [v for v, _, p, _ in self.gpus if p is pci] for _, _, pci, _ in self.gpus}
+            self.vertex_of.setdefault(id(pci), []).append(vertex)
 
     # -- the PCI tree --------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ def node_link(source: Source, *, link: str = "", kind: str = "", directed: str =
         attributes = node if isinstance(node, dict) else {"id": node}
         name = _name(source, attributes.get("id", attributes.get("name")), f"nodes[{i}].id")
         names[i] = name
-        vertices.append(Vertex(name, attributes))
+        vertices.append(Vertex(name, attributes, field=f"nodes[{i}]"))
     known = set(names.values())
     edges = []
     for i, one in enumerate(array(source, document[key], key)):
@@ -57,7 +57,7 @@ def node_link(source: Source, *, link: str = "", kind: str = "", directed: str =
             lost = dst if src in known else src
             source.fail(f"there is no node {lost[:60]!r}", field=field)
         rest = {k: v for k, v in attributes.items() if k not in ("source", "target", "key")}
-        edges.append(Edge(src, dst, rest, one_way))
+        edges.append(Edge(src, dst, rest, one_way, field=field))
     title = record(source, document.get("graph", {}), "graph").get("name")
     graph = Graph(str(title or ""), vertices, edges, bool(document.get("multigraph", False)))
     return build(source, graph, link=link, kind=kind, directed=directed)

@@ -20,8 +20,7 @@ import math
 import re
 from fractions import Fraction
 
-from pycomm.errors import UsageError
-from pycomm.topology.importers.source import MAX_VERTICES, Reading, Source
+from pycomm.topology.importers.source import MAX_VERTICES, Reading, Source, count_of
 from pycomm.topology.importers.yamltext import Mapping, Sequence, parse_yaml
 from pycomm.topology.model import Node, NodeKind, Topology
 from pycomm.units import parse_exact_rate, parse_time
@@ -29,10 +28,11 @@ from pycomm.units import parse_exact_rate, parse_time
 __all__ = ["astrasim", "simai"]
 
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
+_MAX_DIMENSIONS = 64
 _MAX_LINKS = 20_000_000
 
 
-def astrasim(source: Source, *, devices_per_host: str | int = 0) -> Topology:
+def astrasim(source: Source, *, devices_per_host: str | int = "") -> Topology:
     """Read a network file of ASTRA-sim's analytical models.
 
     Parameters
@@ -56,6 +56,8 @@ def astrasim(source: Source, *, devices_per_host: str | int = 0) -> Topology:
             document.line,
         )
     shapes, counts, rates, latencies = columns
+    if len(shapes) > _MAX_DIMENSIONS:
+        source.fail(f"there are more than {_MAX_DIMENSIONS} dimensions", document.line)
     sizes = []
     for text in counts:
         if not re.fullmatch(r"[0-9]{1,7}", text) or int(text) < 1:
@@ -68,9 +70,7 @@ def astrasim(source: Source, *, devices_per_host: str | int = 0) -> Topology:
     )
     if total > MAX_VERTICES or edges > _MAX_LINKS:
         source.fail(f"{total} devices with {edges} cables are too many", document.lines["npus_count"])
-    per_host = int(devices_per_host) if str(devices_per_host).isdecimal() else -1
-    if per_host < 0:
-        raise UsageError(f"devices_per_host={devices_per_host!r} must be a whole number")
+    per_host = count_of(devices_per_host, "devices_per_host") if devices_per_host != "" else 0
     for i in range(total):
         host = f"host{i // per_host}" if per_host else ""
         made.node(Node(f"npu{i}", NodeKind.DEVICE, host))
@@ -220,8 +220,8 @@ def _cable(source: Source, made: Reading, fields: list[str], line: int, nvswitch
         )
     try:
         rate, latency = round(parse_exact_rate(fields[2])), parse_time(fields[3])
-    except (UsageError, OverflowError) as error:
-        source.fail(str(error), line)
+    except (ValueError, OverflowError) as error:
+        source.fail(str(error)[:200], line)
     if len(fields) == 5 and fields[4] != "0" and not re.fullmatch(r"0*\.?0*", fields[4]):
         made.skip("error rates")
     kind = "nvlink" if a in nvswitch or b in nvswitch else ""

@@ -90,7 +90,7 @@ def _logical_lines(source: Source) -> list[tuple[int, str]]:
         if text.rstrip().endswith("\\") and not text.lstrip().startswith("#"):
             parts.append(text.rstrip()[:-1])
             continue
-        lines.append((begin, " ".join([*parts, text]) if parts else text))
+        lines.append((begin, "".join([*parts, text])))
         parts = []
     if parts:
         source.fail("the last line ends in a backslash; is the file cut short?", begin)

@@ -96,7 +96,8 @@ class Reading:
         self.nodes: list[Node] = []
         self.links: list[Link] = []
         self.index: dict[str, int] = {}
-        self._notes: list[str] = []
+        self._notes: dict[str, None] = {}
+        self._numbers: dict[str, int] = {}
         self._skipped: dict[str, int] = {}
 
     def node(self, node: Node, line: int = 0) -> int:
@@ -111,10 +112,11 @@ class Reading:
 
     def free_name(self, wanted: str) -> str:
         """Return the name if it is free, otherwise the name with the first free number behind it."""
-        name, number = wanted, 1
+        name, number = wanted, self._numbers.get(wanted, 1)
         while name in self.index:
             number += 1
             name = f"{wanted} ({number})"
+        self._numbers[wanted] = number
         return name
 
     def link(
@@ -142,8 +144,7 @@ class Reading:
 
     def note(self, text: str) -> None:
         """Say something once, however often it is asked for."""
-        if text not in self._notes:
-            self._notes.append(text)
+        self._notes[text] = None
 
     def assumed(self, what: str, value: str, keyword: str) -> None:
         """Note a figure that the file does not give, and the keyword that changes it."""
@@ -178,7 +179,10 @@ def rate_of(value: object, keyword: str) -> int:
     """
     if not isinstance(value, str):
         raise UsageError(f"{keyword}={value!r} has no unit; write it like {keyword}='400 Gbit/s'")
-    rate = round(parse_exact_rate(value))
+    try:
+        rate = round(parse_exact_rate(value))
+    except ValueError as error:  # a number of thousands of digits is one, and so is a wrong unit
+        raise UsageError(f"{keyword}={value[:60]!r}: {str(error)[:200]}") from None
     if not 0 < rate <= MAX_BYTES_PER_S:
         raise UsageError(f"{keyword}={value!r} must be at least 1 B/s and at most 10^18 B/s")
     return rate

@@ -18,7 +18,8 @@ __all__ = ["Element", "parse_xml", "root_tag"]
 MAX_DEPTH = 256
 MAX_ELEMENTS = 4_000_000
 
-_ROOT = re.compile(r"\s*(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^<>\[]*>|\s)*<([A-Za-z_][\w.:-]*)", re.DOTALL)
+_ROOT = re.compile(r"(?:\s++|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^<>\[]*>)*+<([A-Za-z_][\w.:-]*)", re.DOTALL)
+_DOCTYPE = re.compile(r"<!DOCTYPE\s+([A-Za-z_][\w.:-]*)")
 _FOREIGN_ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#[0-9]+|#x[0-9a-fA-F]+);)")
 
 
@@ -52,8 +53,8 @@ class Element:
 
 
 def root_tag(text: str) -> str:
-    """Tag of the first element without its namespace, ``""`` when there is none; parses nothing else."""
-    match = _ROOT.match(text)
+    """Tag of the first element, or of the document type, without namespace; ``""`` when there is none."""
+    match = _ROOT.match(text) or _DOCTYPE.search(text)
     return match[1].rpartition(":")[2] if match else ""
 
 

@@ -25,7 +25,7 @@ _FLOW = re.compile(
 )
 
 
-_FLOW_START = re.compile(r"""(?:-\s+)*(?:[^\s\[{"'][^\[{"']*?:\s+)?[\[{]""")
+_FLOW_START = re.compile(r"""(?:-\s++)*+(?:[^\s\[{"'][^\[{"']*?:\s+)?[\[{]""")
 """The way to the bracket that begins a value in flow style."""
 
 
