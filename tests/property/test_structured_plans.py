@@ -10,13 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pycomm.planner.graph.bounds import bound
-from pycomm.planner.graph.candidates import (
-    allgather_candidates,
-    closed_off,
-    most_load,
-    narrow_parts,
-    representatives,
-)
+from pycomm.planner.graph.candidates import allgather_candidates, most_load
 from pycomm.planner.graph.few_trees import broadcast_forests, free_forests
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import network_of
@@ -104,16 +98,11 @@ def same_as_its_trees(forest: Forest) -> None:
 def test_candidates_are_what_they_say(topology: Topology) -> None:
     network = network_of(topology)
     truth = bound(network, CollectiveKind.ALLGATHER).seconds_per_byte * network.nranks * network.unit
-    for structure, candidate in itertools.islice(allgather_candidates(network, trees=4), 8):
+    for candidate in itertools.islice(allgather_candidates(network, truth, trees=4), 8):
         same_as_its_trees(candidate.forest)
         assert len(set(candidate.forest.roots().tolist())) == 1
         assert candidate.load * candidate.k == most_load(network, candidate.forest.loads())
         assert candidate.load >= truth
-        parts = itertools.chain(
-            narrow_parts(structure, network),
-            closed_off(network, candidate.forest.loads(), representatives(structure)),
-        )
-        assert max(part.need for part in parts) <= truth
 
 
 @settings(deadline=None, max_examples=40)
@@ -155,8 +144,6 @@ def test_a_slow_link_is_not_overlooked(topology: Topology, seed: int) -> None:
     slow = topology.with_rate(number, topology.links[number].bytes_per_s // 2)
     network = network_of(slow)
     truth = bound(network, CollectiveKind.ALLGATHER).seconds_per_byte * network.nranks * network.unit
-    for structure, candidate in itertools.islice(allgather_candidates(network, trees=2), 4):
+    for candidate in itertools.islice(allgather_candidates(network, truth, trees=2), 4):
         same_as_its_trees(candidate.forest)
         assert candidate.load >= truth
-        for shift in filter(None, structure.shifts):
-            assert sorted(shift.image.tolist()) == list(range(network.nvertices))

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from pycomm.errors import UsageError
-from pycomm.planner.graph.candidates import closed_off, narrowest, representatives
 from pycomm.planner.graph.few_trees import two_trees
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import Network, network_of
 from pycomm.planner.graph.structure import structures
 from pycomm.planner.graph.symmetric import BaseTree, Shift, Symmetry, symmetric_forest
-from pycomm.planner.graph.synthesis import AlikeBound, Plan, plan_on, shared_seconds, synthesize
+from pycomm.planner.graph.synthesis import AlikeBound, Plan, shared_seconds, synthesize
 from pycomm.planner.graph.translations import translations
 from pycomm.planner.graph.unit_trees import binomial, both_ways, chain, growth_order
 from pycomm.topology import Topology
@@ -307,16 +306,6 @@ def test_the_line_that_a_plan_says_of_itself() -> None:
     facts = near.facts()
     assert Fraction(facts["bound_fraction"]) == Fraction(16 * 65, 3)
     assert facts["k"] == near.k
-
-
-def test_full_links_close_off_the_part_that_proves() -> None:
-    network = network_of(a100(4))
-    made = plan_on(network, CollectiveKind.ALLGATHER)
-    structure = next(structures(network))
-    parts = closed_off(network, made.forests[0].loads(), representatives(structure))
-    part = narrowest(iter(parts))
-    assert part is not None
-    assert part.need == Fraction(24, 8)  # in units of 25 GB/s
 
 
 def test_a_plan_is_the_same_twice() -> None:

@@ -1,10 +1,7 @@
-"""Candidates that the structure of a network suggests: exact loads, and cuts that prove them.
+"""Candidates that the structure of a network suggests for an allgather, with exact loads.
 
-Whoever hears each share once cannot do with less than the links into some part of the network allow: a part
-with m of the N ranks, entered by links of capacity c, needs ``(N - m) / c`` for each unit of share.
-Candidates are compared with the parts that are usually the narrow ones: one rank, one host, one pod, and what
-the candidate's own full links close off. Where load and cut are equal both are optimal, and no maximum flow
-has been computed.
+The least load that any plan can have is known from the exact bound, so that a search ends as soon as it is
+met.
 """
 
 from __future__ import annotations
@@ -13,10 +10,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import Network
@@ -25,20 +20,7 @@ from pycomm.planner.graph.symmetric import BaseTree, Ints, SymmetricForest, symm
 from pycomm.planner.graph.translated_trees import translated_trees
 from pycomm.planner.graph.unit_trees import Turns, UnitTrees, direct
 
-__all__ = [
-    "Candidate",
-    "Part",
-    "allgather_candidates",
-    "closed_off",
-    "most_load",
-    "narrow_parts",
-    "narrowest",
-    "part_of",
-    "representatives",
-    "reversed_structure",
-]
-
-Mask = npt.NDArray[np.bool_]
+__all__ = ["Candidate", "allgather_candidates", "most_load", "reversed_structure"]
 
 MAX_EVALUATIONS = 24
 """Ways of taking turns that are tried for one structure."""
@@ -46,29 +28,6 @@ MAX_TREES = 16
 """Trees for each root, by default."""
 MAX_REPEATS = 64
 """Trees for each root that even use of parallel switches may take."""
-
-
-class Part(NamedTuple):
-    """Vertices that must hear from the rest.
-
-    Parameters
-    ----------
-    inside
-        bool array: the vertices.
-    missing
-        Ranks outside it.
-    capacity
-        Of all arcs into it.
-    """
-
-    inside: Mask
-    missing: int
-    capacity: int
-
-    @property
-    def need(self) -> Fraction:
-        """Least load over capacity for each unit of share, of some arc into it."""
-        return Fraction(self.missing, self.capacity)
 
 
 @dataclass(frozen=True)
@@ -103,74 +62,6 @@ def most_load(network: Network, loads: Ints) -> Fraction:
     return max(Fraction(load, capacity) for load, capacity in pairs.tolist())
 
 
-# ------------------------------------------------------------------------------------------------------ parts
-
-
-def part_of(network: Network, inside: Mask) -> Part | None:
-    """Make a part; ``None`` when it has no rank, or all, or no way in."""
-    ranks = int(inside[: network.nranks].sum())
-    if not 0 < ranks < network.nranks:
-        return None
-    entering = ~inside[network.src] & inside[network.dst]
-    capacity = int(network.capacity[entering].sum())
-    return Part(inside, network.nranks - ranks, capacity) if capacity else None
-
-
-def narrow_parts(structure: Structure | None, network: Network) -> Iterator[Part]:
-    """Parts that are usually narrow: single ranks, and units with all that is in them."""
-    ranks = [0] if structure is None else representatives(structure)
-    for rank in ranks:
-        inside = np.zeros(network.nvertices, bool)
-        inside[rank] = True
-        yield from filter(None, [part_of(network, inside)])
-    for label in structure.chain if structure else ():
-        for own in np.unique(label[ranks]):
-            yield from filter(None, [part_of(network, label == own)])
-
-
-def representatives(structure: Structure) -> list[int]:
-    """One rank of each class of ranks that the shifts lead to one another."""
-    like = [axis for axis, shift in enumerate(structure.shifts) if shift is not None]
-    return np.flatnonzero((structure.coordinates.place[:, like] == 0).all(axis=1)).tolist()
-
-
-def closed_off(network: Network, loads: Ints, ranks: list[int]) -> Iterator[Part]:
-    """Parts that the fullest arcs close off around some ranks: what reaches them without these arcs."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import breadth_first_order
-
-    most = most_load(network, loads)
-    if not most:
-        return
-    slack = loads * most.denominator < network.capacity * most.numerator if _fits(loads, most) else None
-    if slack is None:
-        slack = loads / network.capacity < float(most) * (1 - 1e-12)
-    count = network.nvertices
-    backwards = coo_array(
-        (np.ones(int(slack.sum()), np.int8), (network.dst[slack], network.src[slack])), (count, count)
-    ).tocsr()
-    for rank in ranks:
-        inside = np.zeros(count, bool)
-        inside[breadth_first_order(backwards, rank, return_predecessors=False)] = True
-        yield from filter(None, [part_of(network, inside)])
-
-
-def _fits(loads: Ints, most: Fraction) -> bool:
-    return int(loads.max()) * most.denominator < 2**62 and most.numerator < 2**31
-
-
-def narrowest(parts: Iterator[Part]) -> Part | None:
-    """Choose the part with the greatest need, the first of equals."""
-    best: Part | None = None
-    for part in parts:
-        if best is None or part.need > best.need:
-            best = part
-    return best
-
-
-# ---------------------------------------------------------------------------------------------------- forests
-
-
 def reversed_structure(structure: Structure) -> Structure:
     """Look at the network with all arcs turned round in the same way."""
     return replace(structure, network=structure.network.reversed())
@@ -181,14 +72,16 @@ Pack = Callable[[Network], Forest]
 
 
 def allgather_candidates(
-    network: Network, pack: Pack | None = None, trees: int = MAX_TREES
-) -> Iterator[tuple[Structure, Candidate]]:
+    network: Network, least: Fraction, pack: Pack | None = None, trees: int = MAX_TREES
+) -> Iterator[Candidate]:
     """Make candidates, structure by structure, each better than those of its structure before it.
 
     Parameters
     ----------
     network
         The network.
+    least
+        The load that no plan can be below, for each unit of share: a structure that meets it is left.
     pack
         For the inside of hosts that have no structure; without it they yield no candidate.
     trees
@@ -198,13 +91,9 @@ def allgather_candidates(
         if structure.direct:
             for forest in translated_trees(structure, trees):
                 k = len(forest.base)
-                yield (
-                    structure,
-                    _candidate(forest, k, f"translated shortest-path trees on {structure.describe()}"),
-                )
+                yield _candidate(forest, k, f"translated shortest-path trees on {structure.describe()}")
         else:
-            for candidate in _unit_candidates(UnitTrees(structure), pack, trees):
-                yield structure, candidate
+            yield from _unit_candidates(UnitTrees(structure), least, pack, trees)
 
 
 def _candidate(forest: SymmetricForest, k: int, how: str) -> Candidate:
@@ -248,11 +137,9 @@ def _maker(unit: UnitTrees, pack: Pack | None) -> _Maker | None:
     return None if inner is None else _Maker(unit, inner)
 
 
-def _unit_candidates(unit: UnitTrees, pack: Pack | None, trees: int) -> Iterator[Candidate]:
+def _unit_candidates(unit: UnitTrees, least: Fraction, pack: Pack | None, trees: int) -> Iterator[Candidate]:
     """Enter each unit once; if that is not enough, in more places, or over all twins evenly."""
     structure = unit.structure
-    goal = narrowest(narrow_parts(structure, structure.network))
-    least = goal.need if goal else Fraction(0)
     maker = _maker(unit, pack)
     if maker is None:
         return

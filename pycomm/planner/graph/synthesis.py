@@ -1,11 +1,10 @@
 """From a topology to a plan that is proved to be the best, or says how far it is: structure first.
 
-1. Look for structure, and build what it suggests: translated trees, units entered once, two trees on each
-rail. 2. Add up the loads exactly, and compare with cuts that are usually the narrow ones and with those that
-the
-   candidate's own full links close off. Equal means proved: no maximum flow is computed.
-3. Otherwise compute the exact bound, and be content with a candidate that is close enough.
-4. Only what is left goes to splitting and packing, or to the linear programme of free roots.
+1. Compute the exact bound, and the cut that proves it.
+2. Look for structure, build what it suggests, and add up the loads exactly: translated trees, units entered
+once,
+   two trees on each rail. A candidate that meets the bound, or comes close enough, is the plan.
+3. Only what is left goes to splitting and packing, or to the linear programme of free roots.
 
 Unless told otherwise, "close enough" is 1%, and the plan has the fewest trees that come so close.
 """
@@ -15,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,24 +24,19 @@ import numpy as np
 from pycomm.collectives.spec import equal_form
 from pycomm.errors import UsageError
 from pycomm.planner.base import PlanRequest
-from pycomm.planner.graph.bounds import Bound, Cut, flow_network, greatest_ratio, weights_of
+from pycomm.planner.graph.bounds import Bound, Cut, flow_network, weights_of
+from pycomm.planner.graph.bounds import bound as exact_bound
 from pycomm.planner.graph.candidates import (
     MAX_TREES,
-    Part,
     allgather_candidates,
-    closed_off,
     most_load,
-    narrow_parts,
-    narrowest,
-    part_of,
-    representatives,
     reversed_structure,
 )
 from pycomm.planner.graph.few_trees import broadcast_forests, free_forests
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import Network, network_of
 from pycomm.planner.graph.structure import Structure, structures
-from pycomm.planner.graph.symmetric import SymmetricForest, Symmetry, symmetric_forest
+from pycomm.planner.graph.symmetric import Ints, SymmetricForest, Symmetry, symmetric_forest
 from pycomm.planner.graph.unit_trees import UnitTrees
 from pycomm.topology.model import Topology
 from pycomm.types import CollectiveKind
@@ -54,8 +48,6 @@ __all__ = ["AlikeBound", "AnyBound", "Plan", "plan_on", "synthesize"]
 
 CLOSE = Fraction(99, 100)
 """Part of the bound that is enough when no number of trees is asked for."""
-MAX_FLOW_RANKS = 4096
-"""Above it the exact bound is not computed when a cut has shown that a candidate is close enough."""
 EXACT_TREES = 64
 """Trees at each rank that a structure may take to meet its bound exactly."""
 
@@ -282,61 +274,31 @@ def plan_on(
 # ------------------------------------------------------------------------------- allgather and reduce_scatter
 
 
-def _bound_of(
-    network: Network, kind: CollectiveKind, root: int, part: Part, weight: int, total: int
-) -> Bound:
-    """Make the bound that a part of the network on which the data flow proves."""
-    cut = Cut(tuple(np.flatnonzero(~part.inside).tolist()), weight, part.capacity)
-    return Bound(network, kind, root, Fraction(weight, part.capacity * total * network.unit), cut)
-
-
-def _exact_bound(network: Network, flows: Network, kind: CollectiveKind, root: int) -> Bound:
-    weights = weights_of(network, kind, root)
-    ratio, cut = greatest_ratio(flows, weights)
-    return Bound(
-        network, kind, root if kind.is_rooted else -1, ratio / (int(weights.sum()) * network.unit), cut
-    )
-
-
 def _pack_exactly(network: Network) -> Forest:
     """Pack the inside of a host."""
-    plan = _spread(network, CollectiveKind.ALLGATHER, None, exact=True)
-    return plan.forests[0]
+    return _spread(network, CollectiveKind.ALLGATHER, None, exact=True).forests[0]
 
 
 def _spread(network: Network, kind: CollectiveKind, k: int | None, exact: bool) -> _Found:
     """Plan an allgather, or a reduce_scatter as an allgather on the network reversed."""
     flows = flow_network(network, kind)
-    n = network.nranks
-    per_byte = n * network.unit
-    goal = Fraction(1) if exact or k is not None else CLOSE
-    part = narrowest(narrow_parts(None, flows))
+    bound = exact_bound(network, kind)
+    per_byte = network.nranks * network.unit
+    least = bound.seconds_per_byte * per_byte
+    goal = least if exact or k is not None else least / CLOSE
+    most = k or (EXACT_TREES if exact else MAX_TREES)
     best = None
-    for structure, candidate in allgather_candidates(
-        flows, _pack_exactly, k or (EXACT_TREES if exact else MAX_TREES)
-    ):
-        if k is not None and candidate.k > k:
-            continue
-        if best is None or candidate.load < best.load:
-            best = candidate
-        parts = itertools.chain(
-            [part] if part else [],
-            narrow_parts(structure, flows),
-            closed_off(flows, candidate.forest.loads(), representatives(structure)),
-        )
-        part = narrowest(parts)
-        if part and best.load * goal <= part.need:
-            break
-    if best and part and (best.load == part.need or (best.load * goal <= part.need and n > MAX_FLOW_RANKS)):
-        bound = _bound_of(network, kind, -1, part, part.missing, n)
-        return _Found((best.forest,), best.load / per_byte, bound, best.k, best.how)
-    bound = _exact_bound(network, flows, kind, -1)
-    if best and best.load * goal <= bound.seconds_per_byte * per_byte:
-        return _Found((best.forest,), best.load / per_byte, bound, best.k, best.how)
+    for candidate in allgather_candidates(flows, least, _pack_exactly, most):
+        if k is None or candidate.k <= k:
+            if best is None or candidate.load < best.load:
+                best = candidate
+            if best.load <= goal:
+                break
+    found = best and _Found((best.forest,), best.load / per_byte, bound, best.k, best.how)
+    if found and found.seconds_per_byte * per_byte <= goal:
+        return found
     packed = _packed(flows, bound, k, exact)
-    if best and best.load / per_byte <= packed.seconds_per_byte:
-        return _Found((best.forest,), best.load / per_byte, bound, best.k, best.how)
-    return packed
+    return found if found and found.seconds_per_byte <= packed.seconds_per_byte else packed
 
 
 def _packed(flows: Network, bound: Bound, k: int | None, exact: bool) -> _Found:
@@ -352,54 +314,21 @@ def _packed(flows: Network, bound: Bound, k: int | None, exact: bool) -> _Found:
 # --------------------------------------------------------------------------------------- broadcast and reduce
 
 
-def _rooted_parts(network: Network, root: int, structure: Structure | None) -> Iterator[Part]:
-    """Parts without the root that are usually narrow: single ranks, units, and all but the root's own."""
-    for part in narrow_parts(structure, network):
-        if not part.inside[root]:
-            yield part
-    alone = np.zeros(network.nvertices, bool)
-    alone[root] = True
-    around = [alone] + [label == label[root] for label in (structure.chain if structure else ())]
-    yield from filter(None, (part_of(network, ~inside) for inside in around))
-    other = np.zeros(network.nvertices, bool)
-    other[1 if root == 0 else 0] = True
-    yield from filter(None, [part_of(network, other)])
-
-
 def _rooted(network: Network, kind: CollectiveKind, root: int, k: int | None, exact: bool) -> _Found:
     """Plan a broadcast, or a reduce as a broadcast on the network reversed."""
     flows = flow_network(network, kind)
-    goal = Fraction(1) if exact or k is not None else CLOSE
-    best: tuple[Fraction, Forest, str] | None = None
-    least: Part | None = None
-    for structure in structures(flows):
-        least = min(
-            (*([least] if least else []), *_rooted_parts(flows, root, structure)),
-            key=lambda part: part.capacity,
-        )
-        if structure.direct:
-            continue
-        for what, forest in broadcast_forests(UnitTrees(structure), root):
-            load = most_load(flows, forest.loads()) / forest.weight()
-            if (k is None or len(forest.trees) <= k) and (best is None or load < best[0]):
-                best = (load, forest, what)
-        if best and best[0] * least.capacity * goal <= 1:
-            break
-    if best and least and best[0] * least.capacity * goal <= 1:
-        met = best[0] * least.capacity == 1
-        bound = (
-            _bound_of(network, kind, root, least, 1, 1)
-            if met or network.nranks > MAX_FLOW_RANKS
-            else _exact_bound(network, flows, kind, root)
-        )
-        return _Found((best[1],), best[0] / network.unit, bound, len(best[1].trees), best[2])
-    bound = _exact_bound(network, flows, kind, root)
-    if best and best[0] * goal <= bound.seconds_per_byte * network.unit:
-        return _Found((best[1],), best[0] / network.unit, bound, len(best[1].trees), best[2])
+    bound = exact_bound(network, kind, root)
+    goal = bound.seconds_per_byte / (1 if exact or k is not None else CLOSE)
+    best: _Found | None = None
+    indirect = (UnitTrees(structure) for structure in structures(flows) if not structure.direct)
+    for what, forest in itertools.chain.from_iterable(broadcast_forests(unit, root) for unit in indirect):
+        seconds = most_load(flows, forest.loads()) / (forest.weight() * network.unit)
+        if (k is None or len(forest.trees) <= k) and (best is None or seconds < best.seconds_per_byte):
+            best = _Found((forest,), seconds, bound, len(forest.trees), what)
+            if seconds <= goal:
+                return best
     packed = _packed(flows, bound, k, exact)
-    if best and best[0] / network.unit <= packed.seconds_per_byte:
-        return _Found((best[1],), best[0] / network.unit, bound, len(best[1].trees), best[2])
-    return packed
+    return best if best and best.seconds_per_byte <= packed.seconds_per_byte else packed
 
 
 # -------------------------------------------------------------------------------------------------- allreduce
@@ -420,7 +349,7 @@ def _allreduce(network: Network, k: int | None, exact: bool) -> _Found:
 
 
 def _alike_allreduce(network: Network, structure: Structure, k: int | None, exact: bool) -> _Found | None:
-    """Plan an allreduce of alike ranks; ``None`` when it is not known how good the plan is, and not good enough."""
+    """Plan an allreduce of alike ranks; ``None`` when it is not known to be good enough."""
     down = _spread(network, CollectiveKind.ALLGATHER, k, exact)
     up = _turned_round(network, down)
     if up is None:
@@ -446,27 +375,36 @@ def _alike_bound(
     """Bound an allreduce of alike ranks; ``None`` when its halves differ: nothing is known of both together.
 
     Where switches replicate or combine, all data must enter each rank, as in a broadcast; and the averages of
-    :class:`AlikeBound` still hold for units that have all such switches inside, for what is outside passes on as
-    much as it receives.
+    :class:`AlikeBound` still hold for units that have all such switches inside, for what is outside passes on
+    as much as it receives.
     """
     assert isinstance(down, Bound)  # noqa: S101 (only allreduce has another)
     assert isinstance(up, Bound)  # noqa: S101
     special = sorted(network.multicast | network.reduction)
     if not special:
         return AlikeBound((up, down)) if down.seconds_per_byte == up.seconds_per_byte else None
-    best: AlikeBound | Bound = _exact_bound(network, network, CollectiveKind.BROADCAST, 0)
+    best: AlikeBound | Bound = exact_bound(network, CollectiveKind.BROADCAST, 0)
     for label in structure.chain:
-        if (label[special] < 0).any():
-            continue
-        halves = []
-        for kind in (CollectiveKind.REDUCE_SCATTER, CollectiveKind.ALLGATHER):
-            part = part_of(flow_network(network, kind), label == label[0])
-            if part is not None:
-                halves.append(_bound_of(network, kind, -1, part, part.missing, network.nranks))
-        both = AlikeBound((halves[0], halves[1])) if len(halves) == 2 else best
-        if both.seconds_per_byte > best.seconds_per_byte:
-            best = both
+        if (label[special] >= 0).all():
+            both = AlikeBound(
+                (
+                    _unit_bound(network, CollectiveKind.REDUCE_SCATTER, label),
+                    _unit_bound(network, CollectiveKind.ALLGATHER, label),
+                )
+            )
+            if both.seconds_per_byte > best.seconds_per_byte:
+                best = both
     return best
+
+
+def _unit_bound(network: Network, kind: CollectiveKind, label: Ints) -> Bound:
+    """Bound a collective by what has to enter the unit of rank 0."""
+    flows, inside = flow_network(network, kind), label == label[0]
+    entering = ~inside[flows.src] & inside[flows.dst]
+    missing = network.nranks - int(inside[: network.nranks].sum())
+    cut = Cut(tuple(np.flatnonzero(~inside).tolist()), missing, int(flows.capacity[entering].sum()))
+    seconds = Fraction(missing, cut.capacity * network.nranks * network.unit)
+    return Bound(network, kind, -1, seconds, cut)
 
 
 def _turned_round(network: Network, found: _Found) -> _Found | None:
