@@ -143,6 +143,19 @@ class TestNccl:
         assert rate(topology, "gpu0", "gpu1") == 144
         assert rate(topology, "gpu1", "gpu2") == 36
 
+    def test_devices_that_share_a_function_share_its_links(self) -> None:
+        fast = '<nvlink target="ff" count="36" tclass="0x068000"/>'
+        part = '<gpu dev="0" sm="107" mlopart="{}" rank="{}">' + fast + "</gpu>"
+        pci = f'<pci busid="a" class="0x030200" link_speed="64.0 GT/s PCIe" link_width="2">{part}{part}</pci>'
+        nic = '<nic><net name="eth0" dev="0" speed="10000" port="0"/></nic>'
+        cpus = f'<cpu numaid="0">{pci.format(0, 0, 1, 1)}{nic}</cpu><cpu numaid="1">{nic}</cpu>'
+        topology = reads(f'<system version="1">{cpus}</system>')
+        assert names(topology) == ["gpu0", "gpu1"]
+        assert rate(topology, "gpu0", "nvswitch ff") == rate(topology, "nvswitch ff", "gpu1") == 721.8
+        assert rate(topology, "cpu0", "pci a") == 12
+        assert noted(topology, "1 network ports of 10 Gbit/s")
+        assert rate(topology, "cpu0", "eth0") == rate(topology, "cpu1", "eth0") == 1.25
+
     def test_hosts_of_a_fused_file_are_told_apart(self) -> None:
         gpu = '<pci busid="0:1:0.0" class="0x030200"><gpu dev="0" sm="80" rank="{}"/></pci>'
         one = '<cpu numaid="0" host_hash="{}">' + gpu + "</cpu>"
@@ -226,6 +239,12 @@ class TestRanktable:
     def test_contradictions(self, change: tuple[str, str], complaint: str) -> None:
         with pytest.raises(TopologyError, match=complaint):
             reads((FILES / "ranktable_1_0.json").read_text().replace(*change))
+
+    def test_tables_without_rank_ids(self) -> None:
+        text = '{"server_list": [{"server_id": "s", "device": [{"device_id": "4"}, {"device_id": "2"}]}]}'
+        topology = reads(text)
+        assert names(topology) == ["s/4", "s/2"]
+        assert noted(topology, "no rank ids")
 
     def test_one_server_needs_no_addresses(self) -> None:
         topology = reads(

@@ -80,6 +80,7 @@ class _Reader:
         """Devices of each PCI function, by the identity of its element."""
         self.gpus: list[tuple[int, Element | None, Element, str]] = []
         self.ports: dict[str, int] = {}
+        self.nets: dict[tuple[str, str, str], int] = {}
 
     def read(self) -> Topology:
         version = self.root.get("version")
@@ -104,10 +105,12 @@ class _Reader:
                     self._pci(child, vertex, vertex, host)
                 elif child.tag == "nic":
                     self._nets(child, vertex, host, 0)
+                else:
+                    self.made.skip(f"<{child.tag[:20]}> elements outside <pci>")
         self._processors()
-        for vertex, gpu, _, host in self.gpus:
+        for vertex, gpu, pci, host in self.gpus:
             if gpu is not None:
-                self._links(vertex, gpu, host)
+                self._links(vertex, gpu, host, len(self.vertex_of[id(pci)]))
         for speed, count in self.ports.items():
             self.made.note(
                 f"{count} network ports of {int(speed) / 1000:g} Gbit/s; the network is not in the file"
@@ -233,11 +236,18 @@ class _Reader:
             if speed <= 0:
                 speed = 10_000
                 self.made.note("a port's speed is missing or -1: it counts as 10 Gbit/s, as NCCL has it")
-            self.ports[str(speed)] = self.ports.get(str(speed), 0) + 1
             name = self._qualified(net.get("name") or f"net{net.get('dev')}", host)
+            key = (name, net.get("dev"), net.get("port"))
+            if key in self.nets:
+                self.made.note(
+                    "some ports are listed under several processors: each is one NIC, joined to all"
+                )
+                self.made.cable(parent, self.nets[key], min(speed * 125_000, rate or speed * 125_000), "pcie")
+                continue
+            self.ports[str(speed)] = self.ports.get(str(speed), 0) + 1
             if name in self.made.index:
                 name = self.made.free_name(f"{name} port {net.get('port')}")
-            vertex = self.made.node(Node(name, NodeKind.NIC, host), net.line)
+            vertex = self.nets[key] = self.made.node(Node(name, NodeKind.NIC, host), net.line)
             port = speed * 125_000
             latency = _number(net.get("latency"))
             self.made.cable(parent, vertex, min(port, rate or port), "pcie", latency * 1e-6, net.line)
@@ -273,15 +283,18 @@ class _Reader:
         for rate in sorted(used):
             self.made.assumed("the way between two processors has, each way,", shown(rate), "between_cpus")
 
-    def _links(self, vertex: int, gpu: Element, host: str) -> None:
+    def _links(self, vertex: int, gpu: Element, host: str, sharers: int) -> None:
+        """Add the fast links of a device; those of a PCI function with several devices are divided."""
+        if sharers > 1:
+            self.made.note("devices that share a PCI function share its fast links: each has an equal part")
         for link in gpu.children:
             if link.tag in ("nvlink", "xgmi"):
-                self._fast_link(vertex, gpu, link, host)
+                self._fast_link(vertex, gpu, link, host, sharers)
             elif link.tag == "c2c":
                 rate = _integer(link, "count", 0, self.source) * _integer(link, "bw", 0, self.source) * 10**6
-                self.made.cable(vertex, self.cpu_of[vertex], rate, "c2c", line=link.line)
+                self.made.cable(vertex, self.cpu_of[vertex], rate // sharers, "c2c", line=link.line)
 
-    def _fast_link(self, vertex: int, gpu: Element, link: Element, host: str) -> None:
+    def _fast_link(self, vertex: int, gpu: Element, link: Element, host: str, sharers: int) -> None:
         count = _integer(link, "count", 0, self.source)
         if not 0 < count <= 1024:
             self.source.fail(f"the count of this link is {count}; it must be from 1 to 1024", link.line)
@@ -290,18 +303,19 @@ class _Reader:
         else:
             rate = self.nvlink or round(_nvlink_rate(gpu, self.source) * 1e9)
         self.made.assumed(f"one {link.tag} link has, each way,", shown(rate), link.tag)
+        rate = rate * count // sharers
         target, cls = link.get("target").lower(), link.get("tclass").lower()
         if cls.startswith("0x068001") or cls.startswith("0x0604"):
-            self.made.cable(vertex, self.cpu_of[vertex], count * rate, link.tag, line=link.line)
+            self.made.cable(vertex, self.cpu_of[vertex], rate, link.tag, line=link.line)
         elif cls.startswith("0x0680"):
             name = self._qualified(f"nvswitch {target}".strip(), host)
             switch = self.made.index.get(name)
             if switch is None:
                 switch = self.made.node(Node(name, NodeKind.SWITCH, host), link.line)
-            self.made.cable(vertex, switch, count * rate, link.tag, line=link.line)
+            self.made.cable(vertex, switch, rate, link.tag, line=link.line)
         elif (remote := self.by_bus.get((host, target))) is not None and remote != vertex:
             # Each of the two lists the link, and each entry is its own direction.
-            self.made.link(vertex, remote, count * rate, link.tag, line=link.line)
+            self.made.link(vertex, remote, rate, link.tag, line=link.line)
         else:
             self.made.skip(f"{link.tag} links to devices that are not in the file", count)
 

@@ -104,6 +104,9 @@ def _servers(source: Source, made: Reading, table: dict[str, Any], rates: dict[s
         made.note(f"the table has version {str(version)[:20]!r}; 1.0, 1.2 and 2.0 are known")
     servers = array(source, table["server_list"], "server_list")
     _declared(source, table, "server_count", len(servers))
+    unranked = '"rank_id"' not in source.text
+    if unranked:
+        made.note("the table gives no rank ids: ranks follow the order of its devices")
     devices: list[_Device] = []
     names: dict[str, str] = {}
     for i, entry in enumerate(servers):
@@ -117,9 +120,10 @@ def _servers(source: Source, made: Reading, table: dict[str, Any], rates: dict[s
             place = f"{field}.device[{j}]"
             device = record(source, one, place)
             address = device.get("device_ip") or ""
+            rank = len(devices) if unranked else integer(source, device.get("rank_id"), f"{place}.rank_id")
             devices.append(
                 _Device(
-                    integer(source, device.get("rank_id"), f"{place}.rank_id"),
+                    rank,
                     name,
                     string(source, device.get("device_id"), f"{place}.device_id"),
                     string(source, address, f"{place}.device_ip") if address else "",
