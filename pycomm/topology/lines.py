@@ -123,10 +123,13 @@ def line_of(text: str, path: Path) -> int:
     >>> line_of("a = 1\n[[b]]\nc = 2\n[[b]]\nc = 3", ("b", 1, "c"))
     5
     """
+    if not path:
+        return 1
     best, position = 0, 0
     for place, at in _Scan(text).places():
+        if place[: len(path)] == path:  # the value itself, or the first table of a list
+            position = at
+            break
         if len(place) > best and place == path[: len(place)]:
             best, position = len(place), at
-            if best == len(path):
-                break
     return text.count("\n", 0, position) + 1

@@ -18,13 +18,13 @@ __all__ = ["read_plain"]
 _VALUE = r'(?:"([^"\\\x00-\x08\x0a-\x1f\x7f]*)"|(true|false)|(0|[1-9][0-9]{0,17}))'
 _KEY = r"([A-Za-z0-9_-]+)"
 _PAIR = re.compile(rf"[ \t]*{_KEY}[ \t]*=[ \t]*{_VALUE}[ \t]*")
-_LINE = re.compile(rf"{_KEY}[ \t]*=[ \t]*{_VALUE}[ \t]*\r?")
-_OPEN = re.compile(rf"{_KEY}[ \t]*=[ \t]*\[[ \t]*\r?")
-_HEADER = re.compile(rf"\[\[[ \t]*{_KEY}[ \t]*\]\][ \t]*\r?")
-_ELEMENT = re.compile(rf"[ \t]*{_VALUE}[ \t]*(?P<comma>,?)[ \t]*\r?")
-_TABLE = re.compile(r"[ \t]*\{(.*)\}[ \t]*(?P<comma>,?)[ \t]*\r?")
-_CLOSE = re.compile(r"[ \t]*\][ \t]*\r?")
-_BLANK = re.compile(r"[ \t]*\r?|[ \t]*#[\x09\x20-\x7e]*\r?")
+_LINE = re.compile(rf"{_KEY}[ \t]*=[ \t]*{_VALUE}[ \t]*")
+_OPEN = re.compile(rf"{_KEY}[ \t]*=[ \t]*\[[ \t]*")
+_HEADER = re.compile(rf"\[\[[ \t]*{_KEY}[ \t]*\]\][ \t]*")
+_ELEMENT = re.compile(rf"[ \t]*{_VALUE}[ \t]*(?P<comma>,?)[ \t]*")
+_TABLE = re.compile(r"[ \t]*\{(.*)\}[ \t]*(?P<comma>,?)[ \t]*")
+_CLOSE = re.compile(r"[ \t]*\][ \t]*")
+_BLANK = re.compile(r"[ \t]*(?:#[\x09\x20-\x7e]*)?")
 
 
 def _value(text: str | None, flag: str | None, number: str | None) -> str | bool | int:
@@ -92,7 +92,7 @@ def read_plain(text: str) -> dict[str, Any] | None:
     document: dict[str, Any] = {}
     table = document
     grown: dict[str, list[Any]] = {}  # arrays of tables, one more element with each header
-    lines = iter(text.split("\n"))
+    lines = iter(text.replace("\r\n", "\n").split("\n"))
     for line in lines:
         value: Any
         if match := _LINE.fullmatch(line):

@@ -245,7 +245,9 @@ def parameters_of(kind: str) -> tuple[Spec, tuple[str, ...]]:
 def suggestion(word: str, known: Sequence[str]) -> str:
     """End a sentence about an unknown word with what it may have been."""
     close = get_close_matches(word, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(known[:20])}{' and more' if len(known) > 20 else ''}"
 
 
 def take(table: Mapping[str, Any], path: Path, spec: Spec, required: Sequence[str] = ()) -> dict[str, Any]:
