@@ -1,4 +1,4 @@
-"""Any topology can be written and read again; plain TOML is read as by tomllib; damage is refused in one line."""
+"""Any topology can be written and read again; plain TOML is as tomllib reads it; damage gives one line."""
 
 from __future__ import annotations
 
