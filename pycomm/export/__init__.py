@@ -1,7 +1,7 @@
 """Schedules in the formats of others: one function per format, chosen by a file's suffix.
 
-``.txt``, ``.msgpack`` and ``.json`` are pycomm's own and can be read back; the rest is for other programs and
-eyes.
+``.txt``, ``.msgpack`` and ``.json`` are pycomm's own; these and MSCCL's ``.xml`` can be read. The rest is for
+other programs and eyes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,24 @@ from typing import Final
 from pycomm.errors import UsageError
 from pycomm.export.dot import dot
 from pycomm.export.msccl import msccl_xml
+from pycomm.export.msccl_reader import read_msccl_xml
 from pycomm.export.picture import picture
 from pycomm.export.trace import chrome_trace
 from pycomm.schedule import Schedule
 from pycomm.schedule.codec import decode, decode_json, encode, encode_json
 from pycomm.schedule.text import format_schedule, parse_schedule
 
-__all__ = ["EXPORTERS", "READERS", "chrome_trace", "dot", "export", "msccl_xml", "picture", "read"]
+__all__ = [
+    "EXPORTERS",
+    "READERS",
+    "chrome_trace",
+    "dot",
+    "export",
+    "msccl_xml",
+    "picture",
+    "read",
+    "read_msccl_xml",
+]
 
 Exporter = Callable[[Schedule], bytes]
 Reader = Callable[[bytes], Schedule]
@@ -53,7 +64,12 @@ EXPORTERS: Final[Mapping[str, Exporter]] = {
 }
 """What can be written, by suffix."""
 
-READERS: Final[Mapping[str, Reader]] = {".txt": _parse, ".msgpack": decode, ".json": decode_json}
+READERS: Final[Mapping[str, Reader]] = {
+    ".txt": _parse,
+    ".msgpack": decode,
+    ".json": decode_json,
+    ".xml": read_msccl_xml,
+}
 """What can be read, by suffix."""
 
 

@@ -27,9 +27,9 @@ from pycomm.errors import UsageError
 from pycomm.schedule import OpKind, Schedule, Space
 from pycomm.types import CollectiveKind
 
-__all__ = ["msccl_xml"]
+__all__ = ["COLLECTIVES", "msccl_xml"]
 
-_COLLECTIVES: Final = {
+COLLECTIVES: Final = {
     CollectiveKind.ALLREDUCE: "allreduce",
     CollectiveKind.ALLGATHER: "allgather",
     CollectiveKind.REDUCE_SCATTER: "reducescatter",
@@ -39,6 +39,7 @@ _COLLECTIVES: Final = {
     CollectiveKind.GATHER: "gather",
     CollectiveKind.SCATTER: "scatter",
 }
+"""Names of the collectives in MSCCL XML."""
 _TYPES: Final = {
     OpKind.COPY: "cpy",
     OpKind.SEND: "s",
@@ -93,9 +94,9 @@ def msccl_xml(schedule: Schedule) -> bytes:
     UsageError
         If the format cannot say it: ragged collectives, barriers, more thread blocks or steps than it allows.
     """
-    coll = _COLLECTIVES.get(schedule.kind)
+    coll = COLLECTIVES.get(schedule.kind)
     if coll is None:
-        raise UsageError(f"MSCCL XML has no {schedule.kind.label}; it has {', '.join(_COLLECTIVES.values())}")
+        raise UsageError(f"MSCCL XML has no {schedule.kind.label}; it has {', '.join(COLLECTIVES.values())}")
     chunks = [_sizes(schedule, rank) for rank in range(schedule.nranks)]
     algo = ET.Element(
         "algo",
