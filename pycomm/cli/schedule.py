@@ -122,7 +122,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 def command() -> None:
     """Show, verify, convert and draw schedules.
 
-    A schedule is named by a file (.txt, .msgpack, .json), or by an algorithm and a collective, as in
+    A schedule is named by a file (.txt, .msgpack, .json, .xml of MSCCL), or by an algorithm and a collective, as in
     'ring allreduce --ranks 4'.
     """
 
@@ -193,7 +193,7 @@ def verify(ctx: click.Context, source: Source, as_json: bool) -> None:
 def plan(source: Source, output: str, unverified: bool, as_json: bool) -> None:
     """Write a schedule to a file; the suffix says in which form.
 
-    .txt .msgpack .json can be read back; .xml is for MSCCL, .dot for Graphviz, .trace.json for Perfetto;
+    .txt .msgpack .json .xml (of MSCCL) can be read back; .dot is for Graphviz, .trace.json for Perfetto;
     .svg .png .pdf are pictures.
     """
     _write(source.load(), output, unverified, as_json)
