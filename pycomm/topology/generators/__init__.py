@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pycomm.topology.generators.clos import (
-    FabricOptions,
     dual_plane,
     fat_tree,
     leaf_spine,
@@ -18,7 +17,6 @@ from pycomm.topology.generators.clos import (
 )
 from pycomm.topology.generators.direct import (
     box,
-    dragonfly,
     full_mesh,
     hypercube,
     hyperx,
@@ -26,6 +24,8 @@ from pycomm.topology.generators.direct import (
     star,
     torus,
 )
+from pycomm.topology.generators.dragonfly import dragonfly
+from pycomm.topology.generators.fabric import FabricOptions
 from pycomm.topology.model import Topology
 
 __all__ = [
