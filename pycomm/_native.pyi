@@ -43,6 +43,9 @@ def network_bound(
 def network_separate(
     nranks: int, nvertices: int, src: _Int32s, dst: _Int32s, capacity: _Int64s, weights: _Int64s
 ) -> list[_Bytes]: ...
+def network_pack(
+    nranks: int, nvertices: int, src: _Int32s, dst: _Int32s, capacity: _Int64s, roots: _Int64s
+) -> tuple[_Int32s, _Int64s, _Int64s, _Int64s, _Int32s, int]: ...
 
 # engine.cc
 @final

@@ -9,6 +9,7 @@
 #include "bind.h"
 #include "network/bound.h"
 #include "network/digraph.h"
+#include "network/pack.h"
 
 namespace pycomm::bindings {
 namespace {
@@ -59,6 +60,20 @@ py::list py_separate(int nranks, int nvertices, const py::buffer& src, const py:
   return found;
 }
 
+py::tuple py_pack(int nranks, int nvertices, const py::buffer& src, const py::buffer& dst, const py::buffer& capacity,
+                  const py::buffer& roots) {
+  const Weighted in(nranks, nvertices, src, dst, capacity, roots);
+  network::Forest forest;
+  std::int64_t by_proof = 0;
+  {
+    const py::gil_scoped_release release;
+    forest = network::pack(in.graph, in.capacity.span(), in.weights.span(), by_proof);
+  }
+  return py::make_tuple(to_array(std::move(forest.root)), to_array(std::move(forest.weight)),
+                        to_array(std::move(forest.first_edge)), to_array(std::move(forest.first_vertex)),
+                        to_array(std::move(forest.path)), by_proof);
+}
+
 }  // namespace
 
 void bind_network(py::module_& module) {
@@ -68,6 +83,10 @@ void bind_network(py::module_& module) {
   module.def("network_separate", &py_separate, py::arg("nranks"), py::arg("nvertices"), py::arg("src"), py::arg("dst"),
              py::arg("capacity"), py::arg("weights"),
              "Sets that hold more weight than can leave them, each told by whether each vertex is outside.");
+  module.def("network_pack", &py_pack, py::arg("nranks"), py::arg("nvertices"), py::arg("src"), py::arg("dst"),
+             py::arg("capacity"), py::arg("roots"),
+             "Spanning trees: (root of each, weight of each, first edge of each, first vertex of each edge's path, "
+             "vertices of all paths, weight that the proved method packed).");
 }
 
 }  // namespace pycomm::bindings

@@ -1,0 +1,35 @@
+// Sets of vertices that have been found tight, and how much of their slack trees have taken.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "network/digraph.h"
+
+namespace pycomm::network {
+
+class Pool {
+ public:
+  explicit Pool(const Digraph& graph) : graph_(graph), entered_(graph.src.size()) {}
+
+  // False when the set is known already.
+  bool add(std::vector<std::uint8_t>&& inside);
+  int size() const noexcept { return static_cast<int>(inside_.size()); }
+  bool holds(int set, std::int32_t vertex) const noexcept { return inside_[at(set)][at(vertex)] != 0; }
+  // Sets that an arc enters.
+  std::span<const std::int32_t> entered(std::int32_t arc) const noexcept { return entered_[at(arc)]; }
+  // Capacity entering each set less the weight rooted outside it.
+  std::vector<std::int64_t> slacks(std::span<const std::int64_t> capacity, std::span<const std::int64_t> roots) const;
+
+ private:
+  const Digraph& graph_;
+  std::vector<std::vector<std::uint8_t>> inside_;
+  std::vector<std::vector<std::int32_t>> entered_;
+};
+
+// Sets that usually are tight, found without a flow: what hangs together by the fastest links, then by the next
+// fastest, and so on, as far as it is several ranks and not all.
+std::vector<std::vector<std::uint8_t>> clusters(const Digraph& graph, std::span<const std::int64_t> capacity);
+
+}  // namespace pycomm::network
