@@ -122,8 +122,8 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 def command() -> None:
     """Show, verify, convert and draw schedules.
 
-    A schedule is named by a file (.txt, .msgpack, .json, .xml of MSCCL), or by an algorithm and a collective, as in
-    'ring allreduce --ranks 4'.
+    A schedule is named by a file (.txt, .msgpack, .json, .xml of MSCCL), or by an algorithm and a
+    collective, as in 'ring allreduce --ranks 4'.
     """
 
 
