@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
@@ -63,7 +64,13 @@ def _toml(topology: Topology) -> str:
 def _bandwidth(bytes_per_s: int) -> float | str:
     """GB/s as a number where that is exact, otherwise a text with its unit."""
     number = bytes_per_s / 1e9
-    return number if round(number * 1e9) == bytes_per_s else f"{bytes_per_s} B/s"
+    return number if round(Fraction(repr(number)) * 10**9) == bytes_per_s else f"{bytes_per_s} B/s"
+
+
+def _latency(seconds: float) -> float | str:
+    """Microseconds as a number where that is exact, otherwise a text with its unit."""
+    number = float(Decimal(repr(seconds)).scaleb(6))
+    return number if float(Fraction(repr(number)) / 10**6) == seconds else f"{seconds!r} s"
 
 
 def _vertex(node: Node) -> dict[str, Any]:
@@ -76,7 +83,7 @@ def _vertex(node: Node) -> dict[str, Any]:
 def _edge(link: Link) -> dict[str, Any]:
     values: dict[str, Any] = {"bandwidth": _bandwidth(link.bytes_per_s)}
     if link.latency_s:
-        values["latency"] = link.latency_s
+        values["latency"] = _latency(link.latency_s)
     if link.kind:
         values["kind"] = link.kind
     return values
@@ -120,8 +127,12 @@ def _graphml(topology: Topology) -> str:
     types = {
         "node": dict.fromkeys(("kind", "host", "vendor", "model"), "string")
         | dict.fromkeys(("multicast", "reduction"), "boolean"),
-        "edge": {"bandwidth": "string", "latency": "double", "kind": "string"},
+        "edge": dict.fromkeys(("bandwidth", "latency"), "double") | {"kind": "string"},
     }
+    edges = [_edge(link) for link in topology.links]
+    for key in ("bandwidth", "latency"):
+        if any(isinstance(edge.get(key), str) for edge in edges):
+            types["edge"][key] = "string"
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">',
@@ -143,9 +154,8 @@ def _graphml(topology: Topology) -> str:
         for name, node in zip(names, topology.nodes, strict=True)
     ]
     lines += [
-        f'<edge id="e{i}" source="{names[link.src]}" target="{names[link.dst]}">'
-        f"{data('edge', _edge(link))}</edge>"
-        for i, link in enumerate(topology.links)
+        f'<edge id="e{i}" source="{names[link.src]}" target="{names[link.dst]}">{data("edge", edge)}</edge>'
+        for i, (link, edge) in enumerate(zip(topology.links, edges, strict=True))
     ]
     return "\n".join([*lines, "</graph>", "</graphml>", ""])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pycomm.errors import TopologyError, UsageError
 from pycomm.topology import Link, Node, NodeKind, Topology
 from pycomm.topology.exporters import EXPORTS, write
+from pycomm.topology.graphs import from_networkx
 from pycomm.topology.importers import read, reads
 
 FILES = Path(__file__).parent.parent / "topofiles"
@@ -28,6 +30,18 @@ def pair(*rates: int, latency_s: float = 0.0) -> Topology:
 def test_whole_formats_lose_nothing(name: str, format: str) -> None:
     topology = read(FILES / name)
     assert reads(write(topology, format), format=format) == topology
+
+
+@pytest.mark.parametrize("name", ["simai.txt", "graph.dot", "nccl_hgx.xml"])
+def test_networkx_reads_what_is_written(name: str, tmp_path: Path) -> None:
+    networkx = pytest.importorskip("networkx")
+    topology = read(FILES / name)
+    (tmp_path / "t.graphml").write_text(write(topology, "graphml"))
+    # networkx groups links by vertex, so their order may differ.
+    links = sorted(from_networkx(networkx.read_graphml(tmp_path / "t.graphml", force_multigraph=True)).links)
+    assert links == sorted(topology.links)
+    document = json.loads(write(topology, "node-link"))
+    assert sorted(from_networkx(networkx.node_link_graph(document, edges="edges")).links) == links
 
 
 def test_slurm_keeps_the_tree() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from pycomm.errors import TopologyError, UsageError
 from pycomm.topology import Topology
+from pycomm.topology.graphs import from_networkx
 from pycomm.topology.importers import FORMATS, assumptions, detect_format, read, reads
 from pycomm.topology.model import NodeKind
 
@@ -362,6 +363,8 @@ class TestGraphs:
         assert rate(topology, "g 3", "sw") == rate(topology, "sw", "g0") == 50
         assert rate(topology, "g0", "g1") == 25
         assert [node.host for node in topology.nodes] == ["h0", "h0", "h1", "h1", ""]
+        latencies = {topology.link_name(i): link.latency_s for i, link in enumerate(topology.links)}
+        assert latencies["g0 -> g1"] == latencies["g1 -> g0"] == 2e-6  # a bare number is microseconds
 
     def test_node_link_collapses_repeated_edges(self) -> None:
         topology = read(FILES / "nodelink_edges.json")
@@ -381,11 +384,11 @@ class TestGraphs:
         graph = networkx.DiGraph(name="pair")
         graph.add_node("a", kind="device", host="h")
         graph.add_node("b", kind="switch")
-        graph.add_edge("a", "b", bandwidth=12.5, latency=1e-6)
+        graph.add_edge("a", "b", bandwidth=12.5, latency=1.5)
         graph.add_edge("b", "a", bandwidth=25)
         networkx.write_graphml(graph, tmp_path / "g.graphml")
         dump = json.dumps(networkx.node_link_data(graph, edges="edges"))
-        assert read(tmp_path / "g.graphml") == reads(dump)
+        assert read(tmp_path / "g.graphml") == reads(dump) == from_networkx(graph)
         assert rate(reads(dump), "b", "a") == 25
 
 

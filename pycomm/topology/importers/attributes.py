@@ -4,14 +4,15 @@ A vertex has a kind (``kind``, ``type`` or ``role``: device, NIC, host or switch
 and optionally ``host``, ``vendor``, ``model``, ``multicast``, ``reduction``. An edge has a bandwidth:
 ``bandwidth`` is a number of GB/s or a text with its unit; under other names (``capacity``, ``speed``,
 ``rate``, labels) only a text with its unit counts, but ``LinkSpeedRaw`` (Internet Topology Zoo) is bits per
-second. ``latency`` is seconds or a text with its unit. What has no kind is a device, what has no bandwidth
-gets the assumed one; both are noted.
+second. ``latency`` is a number of microseconds or a text with its unit, ``latency_s`` one of seconds. What
+has no kind is a device, what has no bandwidth gets the assumed one; both are noted.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from pycomm.errors import UsageError
@@ -205,8 +206,8 @@ def _rate(source: Source, made: Reading, edge: Edge) -> int:
 
 def _bandwidth(source: Source, made: Reading, text: str, edge: Edge) -> int:
     if _NUMBER.fullmatch(text):
-        rate = float(text) * 1e9
-        if not 0 < rate <= 1e18:
+        rate = Fraction(text) * 10**9
+        if not 0 < rate <= 10**18:
             source.fail(
                 f"the edge from {edge.src!r} to {edge.dst!r} has a bandwidth of {text} GB/s; "
                 "it must be more than 0 and at most 10^9; leave out a link that is down",
@@ -239,16 +240,16 @@ def _rate_in(made: Reading, text: str) -> int:
 
 
 def _latency(source: Source, edge: Edge) -> float:
-    value = edge.attributes.get("latency_s", edge.attributes.get("latency"))
-    text = _text(value)
+    key = "latency_s" if "latency_s" in edge.attributes else "latency"
+    text = _text(edge.attributes.get(key))
     if not text:
         return 0.0
     try:
-        seconds = float(text) if _NUMBER.fullmatch(text) else parse_time(text)
+        number = _NUMBER.fullmatch(text)
+        seconds = float(Fraction(text) / (1 if key == "latency_s" else 10**6)) if number else parse_time(text)
     except (ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < 1e9:
-        source.fail(
-            f"latency={text[:40]!r} is neither a number of seconds nor like '1.5 us'", edge.line, edge.field
-        )
+        problem = f"{key}={text[:40]!r} is neither a number nor like '1.5 us'"
+        source.fail(problem, edge.line, edge.field)
     return seconds
