@@ -280,11 +280,23 @@ def test_switches_that_replicate_and_combine_double_an_allreduce() -> None:
     assert special.algbw == special.bound.algbw == 450 * 10**9
 
 
+def test_replicating_leaves_are_sent_to_once() -> None:
+    inside = box(2, "450 GB/s", nics=2, nic_rate="64 GB/s", multicast=True, reduction=True)
+    made = plan(
+        rail_optimized(16, inside, radix=8, rate="50 GB/s", multicast=True, reduction=True),
+        CollectiveKind.ALLREDUCE,
+        exact=True,
+    )
+    assert made.algbw == made.bound.algbw == 100 * 10**9
+
+
 @pytest.mark.parametrize("kind", [CollectiveKind.BROADCAST, CollectiveKind.REDUCE])
 @pytest.mark.parametrize(
     ("topology", "gigabytes"),
     [
         (star(9, rate="50 GB/s"), 50),
+        (star(40, rate="50 GB/s"), 50),
+        (full_mesh(8, rate="50 GB/s"), 350),
         (leaf_spine(4, 4, hosts_per_leaf=4, rate="50 GB/s"), 50),
         (rail_optimized(8, HOST, radix=16, rate="50 GB/s"), 400),
     ],

@@ -20,7 +20,7 @@ from pycomm.planner.graph.symmetric import BaseTree, Ints, SymmetricForest, symm
 from pycomm.planner.graph.translated_trees import translated_trees
 from pycomm.planner.graph.unit_trees import Turns, UnitTrees, direct
 
-__all__ = ["Candidate", "allgather_candidates", "most_load", "reversed_structure"]
+__all__ = ["Candidate", "allgather_candidates", "most_load", "replicated_forests", "reversed_structure"]
 
 MAX_EVALUATIONS = 24
 """Ways of taking turns that are tried for one structure."""
@@ -94,6 +94,17 @@ def allgather_candidates(
                 yield _candidate(forest, k, f"translated shortest-path trees on {structure.describe()}")
         else:
             yield from _unit_candidates(UnitTrees(structure), least, pack, trees)
+
+
+def replicated_forests(structure: Structure) -> Iterator[SymmetricForest]:
+    """Make forests whose edges from one rank share their way to the switches that replicate."""
+    for together in (False, True):
+        unit = UnitTrees(structure, together)
+        usual = unit.usual_turns()
+        turns = usual._replace(from_edge_to_edge=(0,) * len(usual.from_edge_to_edge))
+        forest = _Maker(unit, None).make(turns)
+        if forest is not None:
+            yield forest
 
 
 def _candidate(forest: SymmetricForest, k: int, how: str) -> Candidate:

@@ -22,7 +22,7 @@ Parallel Computing 35, 2009.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from pycomm.planner.graph.unit_trees import UnitTrees, growth_order
 __all__ = ["broadcast_forests", "free_forests", "two_trees"]
 
 
+MOST_STARS = 15
+"""A root's data are told on by every other rank where there are so few."""
 MAX_TREES = 64
 """Trees that repeating all of them for an even use of parallel switches may make."""
 
@@ -62,6 +64,11 @@ def two_trees(count: int) -> tuple[Ints, Ints]:
 
 def _chain(count: int) -> Ints:
     return np.arange(-1, count - 1)
+
+
+def _stars(count: int) -> list[Ints]:
+    """Let each place in turn tell all others."""
+    return [np.where(np.arange(count) == middle, -1, middle) for middle in range(count)]
 
 
 class _Grid:
@@ -151,13 +158,19 @@ def broadcast_forests(unit: UnitTrees, root: int) -> Iterator[tuple[str, Symmetr
     Yields
     ------
     tuple
-        What it is, and the forest; two trees on each rail come before one chain.
+        What it is, and the forest; high trees come last.
     """
     for grid in _grids(unit.structure, root):
         rest = grid.hosts - 1
         if rest < 1:
             continue
-        for what, shapes in (("two trees", two_trees(rest)), ("a chain", (_chain(rest),))):
+        shapes_of: list[tuple[str, Sequence[Ints]]] = [
+            ("two trees", two_trees(rest)),
+            ("a chain", (_chain(rest),)),
+        ]
+        if rest <= MOST_STARS and grid.inside == 1:
+            shapes_of.insert(0, ("a tree through each other rank", _stars(rest)))
+        for what, shapes in shapes_of:
             trees = [
                 _broadcast_tree(grid, root, place, number, parent)
                 for place in range(grid.inside)

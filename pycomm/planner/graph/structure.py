@@ -365,6 +365,13 @@ class Structure:
     direct: bool
     chain: tuple[Ints, ...]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every rank is joined with every other one directly."""
+        n = self.network.nranks
+        among = (self.network.src < n) & (self.network.dst < n)
+        return int(among.sum()) == n * (n - 1)
+
     def describe(self) -> str:
         """Say the sizes, largest units first, such as ``"4 x 16 x 8"``."""
         marks = (

@@ -30,6 +30,7 @@ from pycomm.planner.graph.candidates import (
     MAX_TREES,
     allgather_candidates,
     most_load,
+    replicated_forests,
     reversed_structure,
 )
 from pycomm.planner.graph.few_trees import broadcast_forests, free_forests
@@ -297,11 +298,11 @@ def _spread(network: Network, kind: CollectiveKind, k: int | None, exact: bool) 
     found = best and _Found((best.forest,), best.load / per_byte, bound, best.k, best.how)
     if found and found.seconds_per_byte * per_byte <= goal:
         return found
-    packed = _packed(flows, bound, k, exact)
+    packed = _packed(flows, bound, k)
     return found if found and found.seconds_per_byte <= packed.seconds_per_byte else packed
 
 
-def _packed(flows: Network, bound: Bound, k: int | None, exact: bool) -> _Found:
+def _packed(flows: Network, bound: Bound, k: int | None) -> _Found:
     """Split the switches away and pack trees."""
     from pycomm.planner.graph.packing import forest as pack
 
@@ -320,14 +321,14 @@ def _rooted(network: Network, kind: CollectiveKind, root: int, k: int | None, ex
     bound = exact_bound(network, kind, root)
     goal = bound.seconds_per_byte / (1 if exact or k is not None else CLOSE)
     best: _Found | None = None
-    indirect = (UnitTrees(structure) for structure in structures(flows) if not structure.direct)
+    indirect = (UnitTrees(s) for s in structures(flows) if s.complete or not s.direct)
     for what, forest in itertools.chain.from_iterable(broadcast_forests(unit, root) for unit in indirect):
         seconds = most_load(flows, forest.loads()) / (forest.weight() * network.unit)
         if (k is None or len(forest.trees) <= k) and (best is None or seconds < best.seconds_per_byte):
             best = _Found((forest,), seconds, bound, len(forest.trees), what)
             if seconds <= goal:
                 return best
-    packed = _packed(flows, bound, k, exact)
+    packed = _packed(flows, bound, k)
     return best if best and best.seconds_per_byte <= packed.seconds_per_byte else packed
 
 
@@ -345,7 +346,7 @@ def _allreduce(network: Network, k: int | None, exact: bool) -> _Found:
         found = _alike_allreduce(network, structure, k, exact)
         if found is not None:
             return found
-    return _free_allreduce(network, k)
+    return _free_allreduce(network)
 
 
 def _alike_allreduce(network: Network, structure: Structure, k: int | None, exact: bool) -> _Found | None:
@@ -364,6 +365,12 @@ def _alike_allreduce(network: Network, structure: Structure, k: int | None, exac
             return _Found(few[0], few[1], bound, most, few[2])
     forests = (up.forests[0], down.forests[0])
     seconds = shared_seconds(network, forests)
+    if network.multicast:
+        back = replicated_forests(reversed_structure(structure))
+        for other in zip(back, replicated_forests(structure), strict=False):
+            shared = shared_seconds(network, other)
+            if shared < seconds:
+                forests, seconds = other, shared
     if seconds * (1 if exact else CLOSE) > bound.seconds_per_byte and k is None and not network.multicast:
         return None
     return _Found(forests, seconds, bound, down.k, f"up and down: {down.how}")
@@ -449,7 +456,7 @@ def shared_seconds(network: Network, forests: tuple[Forest, Forest]) -> Fraction
     return most_load(network, loads) / (up.weight() * down.weight() * network.unit)
 
 
-def _free_allreduce(network: Network, k: int | None) -> _Found:
+def _free_allreduce(network: Network) -> _Found:
     """Let a linear programme choose the roots and share the links, and pack both forests."""
     from pycomm.planner.graph.free_roots import allreduce_bound, allreduce_forests
 

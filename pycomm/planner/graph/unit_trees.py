@@ -90,9 +90,12 @@ class UnitTrees:
     ----------
     structure
         Of a network with units.
+    together
+        Whether a root tells all hosts itself, rather than one of each pod; for switches that replicate.
     """
 
     structure: Structure
+    together: bool = False
 
     @cached_property
     def axes(self) -> tuple[int, ...]:
@@ -109,14 +112,18 @@ class UnitTrees:
     @cached_property
     def levels(self) -> tuple[int, ...]:
         """Levels of units, largest first."""
-        return tuple(sorted(set(self.structure.coordinates.unit), reverse=True))
+        return tuple(sorted(set(self.unit), reverse=True))
+
+    @cached_property
+    def unit(self) -> tuple[int, ...]:
+        """For each coordinate, which level of units it counts."""
+        units = self.structure.coordinates.unit
+        return tuple(min(level, 1) for level in units) if self.together else units
 
     def row(self, level: int) -> int:
         """How many units of a level are in the next larger one."""
         coordinates = self.structure.coordinates
-        return int(
-            np.prod([n for n, u in zip(coordinates.sizes, coordinates.unit, strict=True) if u == level])
-        )
+        return int(np.prod([n for n, u in zip(coordinates.sizes, self.unit, strict=True) if u == level]))
 
     def symmetry(self, turns: Turns, whole: Sequence[int] = ()) -> Symmetry:
         """Compose the shifts with the turns of the twins; all trees repeat on the kinds in ``whole``."""
@@ -182,7 +189,7 @@ class UnitTrees:
         reached = coordinates.place[[root]]
         src, dst, turn = [], [], []
         for level in order:
-            axes = [a for a, unit in enumerate(coordinates.unit) if unit == level]
+            axes = [a for a, unit in enumerate(self.unit) if unit == level]
             sizes = [coordinates.sizes[a] for a in axes]
             shape = shapes[level]
             rows = np.repeat(
