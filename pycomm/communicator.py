@@ -19,7 +19,7 @@ from pycomm.collectives.spec import block_count, equal_form
 from pycomm.config import setting
 from pycomm.errors import Unsupported, UsageError
 from pycomm.events import Phase
-from pycomm.group_network import GroupNetwork, Placed
+from pycomm.group_network import GroupNetwork, Place, Placed
 from pycomm.hosts import host_identity
 from pycomm.journal import Journal
 from pycomm.object_calls import ObjectCalls
@@ -398,6 +398,21 @@ class Communicator(RaggedCalls, ObjectCalls):
             As ``PYCOMM_TOPOLOGY`` asks for; ``None`` when all ranks share a host and it names no topology.
         """
         return self._network.find(check_timeout(timeout_s))
+
+    def places(self, timeout_s: float | None = None) -> list[Place]:
+        """Return what each rank tells of its host and interface. Collective when first needed.
+
+        Parameters
+        ----------
+        timeout_s
+            Deadline; this communicator's when ``None``.
+        """
+        return self._network.places(check_timeout(timeout_s))
+
+    def adopt_network(self, placed: Placed) -> None:
+        """Plan on this network from now on. Collective: all ranks give the same, e.g. what they measured."""
+        self._network.adopt(placed)
+        self._selector.forget()
 
     def explain(
         self,

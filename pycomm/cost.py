@@ -72,11 +72,15 @@ class Link:
         What a rank spends on each message even when it waits for none.
     bytes_per_s
         Rate of long messages in one direction.
+    header_nbytes
+        What each message takes of the links besides its data: headers of frames and packets, and what
+        acknowledges them. Not part of the closed form, where it is in the overhead.
     """
 
     latency_s: float
     overhead_s: float
     bytes_per_s: float
+    header_nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Links:
     """
 
     inside: Link = Link(2e-6, 0.5e-6, 6e9)
-    between: Link = Link(30e-6, 4e-6, 1.2e9)
+    between: Link = Link(30e-6, 4e-6, 1.2e9, 200)
     reduce_bytes_per_s: float = 8e9
 
 

@@ -8,7 +8,7 @@
     The default. Every rank tells its host, its interface and that interface's speed, and hosts are joined by
     one switch. Nothing is sent but that. A group on one host has no network.
 ``probe``
-    Measured by :mod:`pycomm.probe` when the job starts; until then as ``detect``.
+    Measured by :mod:`pycomm.probe` when the job starts; until then as ``none``.
 ``none``
     No network: plans are made and priced by the hosts of the ranks alone.
 
@@ -36,7 +36,7 @@ from pycomm.units import format_rate
 if TYPE_CHECKING:
     from pycomm.tuner.table import Table
 
-__all__ = ["DETECT", "NONE", "PROBE", "GroupNetwork", "Place", "Placed", "joined"]
+__all__ = ["DETECT", "NONE", "PROBE", "GroupNetwork", "Place", "Placed", "host_names", "joined"]
 
 DETECT: Final = "detect"
 PROBE: Final = "probe"
@@ -103,6 +103,7 @@ class GroupNetwork:
         self._is_found = False
         self._places: list[Place] | None = None
         self._inherited: Placed | None = None
+        self._is_world = parent is None
         if parent is not None and parent[0]._found is not None:
             topology, devices = parent[0]._found
             self._inherited = Placed(topology, tuple(devices[member] for member in parent[1]))
@@ -162,7 +163,7 @@ class GroupNetwork:
         first = places[0]
         if first.known and all(place.known == first.known for place in places):
             return self._inherited
-        if first.source == NONE:
+        if first.source == NONE or (first.source == PROBE and self._is_world):
             return None
         if first.source in (DETECT, PROBE):
             return joined(places)
@@ -244,7 +245,7 @@ def joined(places: Sequence[Place], rate: int = 1_250_000_000) -> Placed | None:
         return None
     notes = [f"assumed: {format_rate(MEMORY_BYTES_PER_S)} between the ranks of a host, and one switch"]
     draft = Draft()
-    names = _host_names(places, hosts)
+    names = host_names(places)
     devices = [
         draft.add(Node(f"rank{rank}", NodeKind.DEVICE, names[place.identity], "cpu"))
         for rank, place in enumerate(places)
@@ -267,8 +268,9 @@ def joined(places: Sequence[Place], rate: int = 1_250_000_000) -> Placed | None:
     return Placed(topology, tuple(devices))
 
 
-def _host_names(places: Sequence[Place], hosts: Sequence[str]) -> dict[str, str]:
-    """Name each host by its own name, with a number where several have the same."""
+def host_names(places: Sequence[Place]) -> dict[str, str]:
+    """Name each host, by its identity: its own name, with a number where several have the same."""
+    hosts = dict.fromkeys(place.identity for place in places)
     told = {place.identity: place.host for place in places}
     names: dict[str, str] = {}
     for identity in hosts:

@@ -19,6 +19,7 @@ from pycomm.communicator import Communicator
 from pycomm.config import SETTINGS, setting
 from pycomm.errors import PycommError, UsageError
 from pycomm.events import configure_logging
+from pycomm.group_network import PROBE
 from pycomm.hosts import check_interface
 from pycomm.launch import Placement, detect, is_loopback
 from pycomm.store import FileStore, MemoryStore, Store, TcpStore
@@ -29,6 +30,8 @@ _WORLDS: Final[weakref.WeakSet[Communicator]] = weakref.WeakSet()
 _MEMORY: Final[dict[str, MemoryStore]] = {}
 _LOCK: Final = threading.Lock()
 _made = 0
+PROBE_S: Final = 20.0
+"""How long measuring the network may take, where PYCOMM_TOPOLOGY asks for it."""
 
 
 def init(
@@ -142,6 +145,14 @@ def open_world(
         leave()
         raise
     _WORLDS.add(comm)
+    if setting("topology") == PROBE and len({place.identity for place in comm.places()}) > 1:
+        from pycomm.probe import measure_network  # deferred: only where it is asked for
+
+        try:
+            comm.adopt_network(measure_network(comm, PROBE_S))
+        except BaseException:
+            comm.close()
+            raise
     return comm
 
 

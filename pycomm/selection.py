@@ -100,6 +100,10 @@ class Selector:
         self._known: set[bytes] = set()
         self._chosen: dict[tuple[CollectiveKind, int, bool, int, str | None], Schedule] = {}
 
+    def forget(self) -> None:
+        """Choose anew from now on: what choices depend on has changed."""
+        self._chosen.clear()
+
     def has_own(self, kind: CollectiveKind, dtype: DType, op: ReduceOp) -> bool:
         """Whether the backend performs the collective itself."""
         offered = self._capabilities

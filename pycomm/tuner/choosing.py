@@ -35,6 +35,8 @@ PIECES_ON_NETWORK = (1, 4, 16, 64)
 """The same where plans have to be made to be priced."""
 MIN_PIECE_NBYTES = 4096
 """Pieces are not made smaller than this."""
+WORTH = 1.02
+"""More pieces that gain less than this are not worth their messages."""
 MAX_PRICED_RANKS = 128
 """In larger groups plans are not made to be priced: closed forms are evaluated, on the narrowest links."""
 _RINGS = ("ring", "bidirectional_ring")
@@ -223,15 +225,20 @@ def _on_network(planner: Planner, request: PlanRequest, nbytes: int, links: Link
         plain = request
     for order in _orders(planner, request, links):
         seen: set[int] = set()
+        found: list[Estimate] = []
         for pieces in (request.pieces,) if request.pieces else PIECES_ON_NETWORK:
             asked = replace(plain, pieces=pieces, order=order or request.order)
-            made = 0 if not seen else planner.cost(asked).pieces
-            if seen and (nbytes < pieces * MIN_PIECE_NBYTES or made in seen):
+            made = planner.cost(asked).pieces
+            chunk = chunk_nbytes(request.kind, request.nranks, made, nbytes)
+            if found and (chunk < MIN_PIECE_NBYTES or made in seen):
                 break
-            seen.add(made or planner.cost(asked).pieces)
+            seen.add(made)
             seconds = pricing.priced(planner.name, asked, links).seconds(nbytes)
-            if best is None or seconds < best.seconds:
-                best = Estimate(seconds, planner.name, pieces, order)
+            found.append(Estimate(seconds, planner.name, pieces, order))
+        least = min(estimate.seconds for estimate in found)
+        fewest = next(estimate for estimate in found if estimate.seconds <= least * WORTH)
+        if best is None or fewest.seconds < best.seconds:
+            best = fewest
     assert best is not None  # noqa: S101 (there is an order, and pieces)
     return best
 

@@ -29,6 +29,7 @@ import math
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,6 +51,25 @@ MAX_EVENTS = 20_000
 """Schedules of more messages and combinations are priced by their sums."""
 PROCESSOR = "cpu"
 """Vendor of devices that are processes on a processor: these combine at the rate of memory."""
+
+
+class Way(NamedTuple):
+    """What a message from one rank to another needs.
+
+    Attributes
+    ----------
+    servers
+        Number of each server that it passes, and the seconds for which a byte keeps it busy.
+    latency_s, overhead_s
+        From its start to its end besides that, and what it costs its sender.
+    header_nbytes
+        Bytes that it carries besides its own.
+    """
+
+    servers: tuple[tuple[int, float], ...]
+    latency_s: float
+    overhead_s: float
+    header_nbytes: int
 
 
 class Machine:
@@ -83,7 +103,7 @@ class Machine:
         self.reduce_s = 1 / links.reduce_bytes_per_s if software else 0.0
         self.memory_s = 1 / links.inside.bytes_per_s if software else 0.0
         self._distances: dict[int, dict[int, int]] = {}
-        self._routes: dict[tuple[int, int], tuple[tuple[tuple[int, float], ...], float, float]] = {}
+        self._routes: dict[tuple[int, int], Way] = {}
 
     def narrowest(self) -> Links:
         """Rates of the closed form: what the slowest rank, and the slowest host, can send."""
@@ -104,8 +124,8 @@ class Machine:
         out = inside[self.network.src] & ~inside[self.network.dst]
         return sum(self.capacity[arc] for arc in np.flatnonzero(out).tolist())
 
-    def route(self, src: int, dst: int) -> tuple[tuple[tuple[int, float], ...], float, float]:
-        """Servers of a message with the seconds that a byte keeps each busy; latency; overhead of the sender.
+    def route(self, src: int, dst: int) -> Way:
+        """Servers of a message with the seconds that a byte keeps each busy; latency; overhead; header.
 
         Server numbers are those of the arcs, then one per rank that sends to its own host.
         """
@@ -114,7 +134,7 @@ class Machine:
             found = self._routes[src, dst] = self._search(src, dst)
         return found
 
-    def _search(self, src: int, dst: int) -> tuple[tuple[tuple[int, float], ...], float, float]:
+    def _search(self, src: int, dst: int) -> Way:
         ways = self.ways
         if dst not in self._distances:
             self._distances[dst] = ways.distances(dst, set(range(self.network.nranks)))
@@ -135,7 +155,7 @@ class Machine:
         link = self.links.inside if near else self.links.between
         if near and self.memory_s:
             servers.append((len(self.capacity) + src, self.memory_s))
-        return tuple(servers), link.latency_s + latency, link.overhead_s
+        return Way(tuple(servers), link.latency_s + latency, link.overhead_s, link.header_nbytes)
 
 
 class Priced:
@@ -170,7 +190,7 @@ class Priced:
         """Seconds per byte of the data on the busiest arc."""
         loads = [0.0] * (len(self._machine.capacity) + self._nranks)
         for (src, dst), share in schedule_demands(schedule).items():
-            for server, seconds in self._machine.route(src, dst)[0]:
+            for server, seconds in self._machine.route(src, dst).servers:
                 loads[server] += float(share) * seconds
         return max(loads)
 
@@ -225,11 +245,11 @@ def _run(flow: Dataflow, users: list[list[int]], machine: Machine, chunk: float)
             work, latency = nbytes * reduce_s, 0.0
             done = combining[rank] = max(combining[rank], start) + work
         else:
-            servers, latency, overhead = route(rank, dst[i])
+            servers, latency, overhead, header = route(rank, dst[i])
             start = sending[rank] = max(sending[rank], start) + overhead
             done, work = start, 0.0
             for server, seconds in servers:
-                own = nbytes * seconds
+                own = (nbytes + header) * seconds
                 busy = free[server]
                 finished = free[server] = (busy if busy > start else start) + own
                 if finished > done:

@@ -66,14 +66,15 @@ def two_hosts() -> Iterator[tuple[str, str]]:
             ip("netns", "del", name)
 
 
-def move_to(host: str) -> None:
-    """Move this process to a host: its network, and its name."""
+def move_to(host: str, name: str = "") -> None:
+    """Move this process to a host: its network, and its name, the network's if it has no other."""
+    name = name or host
     libc = ctypes.CDLL(None, use_errno=True)
     with Path(f"/run/netns/{host}").open() as namespace:
         if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0 or libc.unshare(_CLONE_NEWUTS) != 0:
             raise OSError(ctypes.get_errno(), f"cannot move to {host}")
-    if libc.sethostname(host.encode(), len(host)) != 0:
-        raise OSError(ctypes.get_errno(), f"cannot take the name {host}")
+    if libc.sethostname(name.encode(), len(name)) != 0:
+        raise OSError(ctypes.get_errno(), f"cannot take the name {name}")
 
 
 def on_hosts(

@@ -1,0 +1,491 @@
+"""The network between the hosts of a job, measured through the job's own communicator, within a time limit.
+
+::
+
+    1  alone      each pair of hosts: time of a small message there and back, rate of a long one each way
+    2  ends       each host to all others at once, all others to it at once
+    3  together   everybody to everybody
+    4  racks      what leaves and enters each group of hosts that 1 and 3 suggest
+    5  cables     where there is no switch: pairs of flows from one host, and to one host
+
+What the rates mean is decided by :mod:`pycomm.topology.inference`. One rank of each host measures; where the
+ranks of each host use different interfaces, each interface is a rail, and rails are measured one by one. What
+a rank sends leaves its host on the rail of the receiver. Every rank ends up with the same topology.
+
+Long messages are sent for a set time; a rate is what arrives in the last three quarters of it, without the
+time in which flows find their speed and queues fill.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pycomm.backends.base import Work
+from pycomm.communicator import Communicator
+from pycomm.cost import Links
+from pycomm.errors import UsageError
+from pycomm.group_network import MEMORY_BYTES_PER_S, Place, Placed, host_names
+from pycomm.topology.draft import Draft
+from pycomm.topology.inference import cables, fair, is_switchless, racks, rounded
+from pycomm.topology.model import Node, NodeKind, Topology
+
+__all__ = ["measure_network", "probe"]
+
+Rates = npt.NDArray[np.float64]
+Flow = tuple[int, int]
+
+TAG = 2**31 - 8
+"""The measurement's own tags are this and the next few; it runs before the user has the communicator."""
+PINGS = 8
+WINDOW = 3
+"""Messages under way of a flow."""
+PARTS = 5
+"""Rates are measured in so many parts of the time. The second best counts: others were held up by chance."""
+MESSAGE_S = 0.003
+"""A message of a flow is as long as its pair sends in this time, alone."""
+LEAST_NBYTES, MOST_NBYTES = 16 * 1024, 4 * 2**20
+PAUSE_S = 0.1
+"""Until queues are empty again."""
+LONG_S = 0.04
+"""The rate of a pair alone is taken from messages that take at least this long."""
+MOST_FLOWS = 6
+"""A host sends to at most so many others at once."""
+HELD_UP = 0.5
+"""Two flows share a cable if together they lack this part of the slower one's rate alone."""
+DUPLEX = 1.5
+"""What leaves and what enters a host at rates that differ by less goes through one cable of one speed."""
+TRUNK = 0.85
+"""What leaves a rack is limited by a trunk if it is less than this part of what its hosts could send."""
+
+
+def probe(comm: Communicator, time_limit_s: float = 10.0) -> Topology:
+    """Measure the network between a group's hosts. Collective, and alone: nothing else may be under way.
+
+    Parameters
+    ----------
+    comm
+        The group; not of one host only.
+    time_limit_s
+        About how long it may take. Less time means shorter measurements, and fewer of them: what is not
+        measured is taken to be as it is elsewhere, and a note of the topology says so.
+
+    Returns
+    -------
+    Topology
+        The same on all ranks. Its devices are the ranks, in their order.
+
+    Raises
+    ------
+    UsageError
+        All ranks are on one host.
+    """
+    return measure_network(comm, time_limit_s).topology
+
+
+def measure_network(comm: Communicator, time_limit_s: float = 10.0) -> Placed:
+    """Measure, as :func:`probe`; returns the vertices of the ranks, too."""
+    if not time_limit_s > 0:
+        raise UsageError(f"time_limit_s={time_limit_s:g}: a measurement takes some time")
+    places = comm.places()
+    hosts = list(dict.fromkeys(place.identity for place in places))
+    if len(hosts) < 2:
+        raise UsageError("all ranks are on one host; there is no network between them to measure")
+    rails = _rails(places, hosts)
+    found = [_Probe(comm, leaders, time_limit_s / len(rails)).run() for leaders in rails.values()]
+    topology = _topology(places, hosts, list(rails), found)
+    return Placed(topology, topology.devices)
+
+
+def _rails(places: Sequence[Place], hosts: Sequence[str]) -> dict[str, list[int]]:
+    """Leaders of the hosts by interface; one rail of all hosts unless each host has all of the interfaces."""
+    named = list(dict.fromkeys(place.interface for place in places))
+    by_rail = {
+        interface: [
+            next((r for r, p in enumerate(places) if (p.identity, p.interface) == (host, interface)), -1)
+            for host in hosts
+        ]
+        for interface in named
+    }
+    if len(named) > 1 and all(-1 not in leaders for leaders in by_rail.values()):
+        return by_rail
+    identities = [place.identity for place in places]
+    return {"": [identities.index(host) for host in hosts]}
+
+
+@dataclass
+class Found:
+    """What was measured on one rail, in bytes per second and seconds.
+
+    ``groups`` are racks with what leaves and enters each; ``joined`` are cables where there is no switch.
+    """
+
+    alone: Rates
+    latency: Rates
+    leaving: Rates
+    entering: Rates
+    groups: tuple[tuple[int, ...], ...] = ()
+    group_rates: list[tuple[float, float]] = field(default_factory=list)
+    joined: tuple[Flow, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+class _Probe:
+    """The measurements of one rail. Every rank makes the same calls; leaders send."""
+
+    def __init__(self, comm: Communicator, leaders: Sequence[int], limit_s: float) -> None:
+        self.comm, self.leaders = comm, list(leaders)
+        self.n = len(leaders)
+        self.me = self.leaders.index(comm.rank) if comm.rank in self.leaders else -1
+        self.end = time.monotonic() + limit_s
+        # ends, everything together and racks take about 2n + 8 measurements, each with a pause behind it
+        self.flow_s = min(0.4, max(0.06, limit_s / 2 / (2 * self.n + 8) - PAUSE_S))
+
+    def run(self) -> Found:
+        n = self.n
+        alone, latency = self._pairs()
+        sizes = np.clip(alone * MESSAGE_S, LEAST_NBYTES, MOST_NBYTES)
+        self.sizes = 2 ** np.rint(np.log2(sizes)).astype(np.int64)
+        everybody = range(n)
+        leaving, entering = np.zeros(n), np.zeros(n)
+        for i in everybody:
+            leaving[i] = self.total([(i, j) for j in self._others(i)])
+            entering[i] = self.total([(j, i) for j in self._others(i)])
+        leaving = np.maximum(leaving, alone.max(axis=1))
+        entering = np.maximum(entering, alone.max(axis=0))
+        both = np.maximum(leaving, entering)  # a cable has one speed both ways, unless the two differ by much
+        leaving = np.where(leaving * DUPLEX > both, both, leaving)
+        entering = np.where(entering * DUPLEX > both, both, entering)
+        found = Found(alone, latency, leaving, entering)
+        if n < 3 or not self._has_time(found, "what flows share"):
+            return found
+        if is_switchless(alone, leaving, entering):
+            found.joined = self._cables(found)
+            if found.joined:
+                return found
+        self._racks(found)
+        return found
+
+    def _others(self, i: int) -> list[int]:
+        """At most a few others, spread out evenly."""
+        others = [(i + 1 + k) % self.n for k in range(self.n - 1)]
+        step = -(-len(others) // MOST_FLOWS)
+        return others[::step]
+
+    def _has_time(self, found: Found, what: str) -> bool:
+        """Whether rank 0 finds that there is time left; if not, the topology will say what was left out."""
+        left = np.array([self.end - time.monotonic()])
+        self.comm.broadcast(left, self.leaders[0])
+        if left[0] <= 0:
+            found.notes.append(f"the time limit was reached before {what} could be measured")
+        return bool(left[0] > 0)
+
+    def _share(self, mine: Rates) -> Rates:
+        """Collect a row of every leader."""
+        rows = np.empty((self.comm.size, mine.size))
+        self.comm.allgather(np.ascontiguousarray(mine), rows)
+        return rows[self.leaders]
+
+    def _pairs(self) -> tuple[Rates, Rates]:
+        """Measure pairs: one at a time while there is time for that, else in rounds of disjoint pairs."""
+        n = self.n
+        rate, latency = np.zeros(n), np.zeros(n)
+        rounds = _rounds(n)
+        pairs = sum(map(len, rounds))
+        budget = (self.end - time.monotonic()) / 3
+        began, done = time.monotonic(), 0
+        one_by_one = True
+        for found in rounds:
+            steps = [[pair] for pair in found] if one_by_one else [found]
+            for step in steps:
+                self.comm.barrier()
+                for i, j in step:
+                    if self.me in (i, j):
+                        other = j if self.me == i else i
+                        latency[other], rate[other] = self._pair(i, j)
+            done += len(found)
+            spent = np.array([time.monotonic() - began])
+            self.comm.broadcast(spent, self.leaders[0])
+            one_by_one = bool(spent[0] / done * pairs < budget)
+        # row i of the leaders' rows: what i has received from each other
+        return self._share(rate).T.copy(), self._share(latency)
+
+    def _pair(self, i: int, j: int) -> tuple[float, float]:
+        """Ping, then send both ways by turns; returns latency and the rate of what this rank receives."""
+        comm, peer = self.comm, self.leaders[j if self.me == i else i]
+        small = np.zeros(1, np.uint8)
+        times = []
+        for _ in range(PINGS):
+            began = time.perf_counter()
+            if self.me == i:
+                comm.send(small, peer, TAG)
+                comm.recv(small, peer, TAG)
+            else:
+                comm.recv(small, peer, TAG)
+                comm.send(small, peer, TAG)
+            times.append(time.perf_counter() - began)
+        latency = min(times) / 2
+        rate = 0.0
+        for sender in (i, j):
+            told = max(self._one_way(peer, self.me == sender) for _ in range(2))
+            if self.me != sender:
+                rate = told
+        return latency, rate
+
+    def _one_way(self, peer: int, sends: bool) -> float:
+        """Send messages of growing length until one takes long; the receiver tells its rate.
+
+        The time of the shortest one is taken off: it is latency, and what the receiver's word takes.
+        """
+        comm, nbytes, least_s = self.comm, LEAST_NBYTES, 0.0
+        told = np.zeros(2)
+        while True:
+            buffer = np.zeros(nbytes if least_s else 1, np.uint8)
+            if sends:
+                comm.recv(told, peer, TAG + 2)
+                if told[1]:
+                    return float(told[0])
+                comm.send(buffer, peer, TAG + 1)
+                nbytes, least_s = (4 * nbytes if least_s else nbytes), 1.0
+                continue
+            began = time.perf_counter()
+            comm.send(told, peer, TAG + 2)
+            comm.recv(buffer, peer, TAG + 1)
+            took = time.perf_counter() - began
+            if not least_s:
+                least_s = took
+                continue
+            if took > LONG_S or nbytes >= 8 * MOST_NBYTES:
+                told[:] = nbytes / max(took - least_s, 1e-9), 1
+                comm.send(told, peer, TAG + 2)
+                return float(told[0])
+            nbytes *= 4
+
+    def flows(self, flows: Sequence[Flow]) -> Rates:
+        """Send on all of the flows at once; returns the rate of each in each part of the time. Collective."""
+        self.comm.barrier()
+        mine = np.zeros((self.n, PARTS))
+        if self.me >= 0:
+            lanes = [_Lane(self, flow) for flow in flows if self.me in flow]
+            with ThreadPoolExecutor(max(1, len(lanes))) as pool:  # a thread each: they wait, and hardly work
+                for lane, rates in zip(lanes, pool.map(_Lane.run, lanes), strict=True):
+                    if lane.receives:
+                        mine[lane.other] = rates
+        received = self._share(mine.ravel()).reshape(self.n, self.n, PARTS)
+        return np.array([received[j, i] for i, j in flows])
+
+    def total(self, flows: Sequence[Flow]) -> float:
+        """Send on all of the flows at once; returns what they carry together. Collective."""
+        return float(np.sort(self.flows(flows).sum(axis=0))[-2])
+
+    def _racks(self, found: Found) -> None:
+        """Find racks, and measure what leaves and enters each; no racks if none is held up by a trunk."""
+        n = self.n
+        flows = [(i, j) for i in range(n) for j in self._others(i)]
+        got = np.zeros((n, n))
+        wanted = fair(flows, found.leaving, found.entering)
+        times = 2 if self.flow_s >= 0.1 else 1
+        for _ in range(times):
+            for (i, j), rate, share in zip(flows, self.flows(flows).mean(axis=1), wanted, strict=True):
+                got[i, j] += rate / share / times
+        full = fair([(i, j) for i in range(n) for j in range(n) if i != j], found.leaving, found.entering)
+        together = np.zeros((n, n))
+        every = [(i, j) for i in range(n) for j in range(n) if i != j]
+        for (i, j), share in zip(every, full, strict=True):
+            together[i, j] = share * (got[i, j] or 1.0)
+        groups = racks(found.alone, together, found.leaving, found.entering)
+        if len(groups) < 2 or not self._has_time(found, "trunks"):
+            return
+        rates, is_held_up = [], False
+        for group in groups:
+            outside = [i for i in range(n) if i not in group]
+            pairs = [
+                (group[k % len(group)], outside[k % len(outside)])
+                for k in range(max(len(group), len(outside)))
+            ]
+            ways = []
+            for way in (pairs, [(b, a) for a, b in pairs]):
+                sent = self.total(way)
+                could = float(fair(way, found.leaving, found.entering).sum())
+                is_held_up = is_held_up or sent < TRUNK * could
+                ways.append(sent)
+            rates.append((ways[0], ways[1]))
+        if is_held_up:
+            found.groups, found.group_rates = groups, rates
+
+    def _cables(self, found: Found) -> tuple[Flow, ...]:
+        """Measure which flows from a host, and which to a host, share a cable."""
+        n = self.n
+        tests = n * (n - 1) * (n - 2)
+        self.flow_s = min(self.flow_s, max(0.06, (self.end - time.monotonic()) / tests - PAUSE_S))
+        out, into = dict[tuple[int, int, int], bool](), dict[tuple[int, int, int], bool]()
+        for end in range(n):
+            others = [i for i in range(n) if i != end]
+            for a in others:
+                for b in others:
+                    if a >= b:
+                        continue
+                    if not self._has_time(found, "which flows share a cable"):
+                        return ()
+                    out[end, a, b] = self._held_up(found, (end, a), (end, b))
+                    into[end, a, b] = self._held_up(found, (a, end), (b, end))
+        joined = cables(n, out, into)
+        for i in range(n):
+            if sum(found.alone[a, b] for a, b in joined if a == i) > DUPLEX * found.leaving[i]:
+                return ()  # these are not cables: no host can send on all of them at once
+        return joined
+
+    def _held_up(self, found: Found, a: Flow, b: Flow) -> bool:
+        alone = float(found.alone[a]), float(found.alone[b])
+        lacking = (sum(alone) - self.total([a, b])) / min(alone)
+        if abs(lacking - HELD_UP) < HELD_UP / 2:  # not clear: once more
+            lacking = min(lacking, (sum(alone) - self.total([a, b])) / min(alone))
+        return lacking > HELD_UP
+
+
+class _Lane:
+    """A rank's side of a flow: messages one after the other, as fast as the network takes them."""
+
+    def __init__(self, probe: _Probe, flow: Flow) -> None:
+        self.comm, self.flow_s = probe.comm, probe.flow_s
+        self.receives = probe.me == flow[1]
+        self.other = flow[0] if self.receives else flow[1]
+        self.peer = probe.leaders[self.other]
+        self.nbytes = int(probe.sizes[flow])
+        self.began = time.perf_counter()
+
+    def run(self) -> Rates:
+        """Send or receive until the time is over; returns what was received in each part of it."""
+        return self._receive() if self.receives else self._send()
+
+    def _send(self) -> Rates:
+        buffers = [np.zeros(self.nbytes, np.uint8) for _ in range(WINDOW)]
+        works: list[Work] = []
+        ended = False
+        while not ended:
+            if len(works) == WINDOW:
+                works.pop(0).wait()
+            buffer = buffers[0]
+            buffers = [*buffers[1:], buffer]
+            ended = time.perf_counter() - self.began > self.flow_s
+            buffer[0] = ended  # the last message says so
+            works.append(self.comm.send(buffer, self.peer, TAG + 3, async_op=True))
+        for work in works:
+            work.wait()
+        return np.zeros(PARTS)
+
+    def _receive(self) -> Rates:
+        buffer, arrivals = np.zeros(self.nbytes, np.uint8), []
+        while not buffer[0]:
+            self.comm.recv(buffer, self.peer, TAG + 3)
+            arrivals.append(time.perf_counter() - self.began)
+        part_s = self.flow_s * 0.75 / PARTS
+        edges = self.flow_s / 4 + part_s * np.arange(PARTS + 1)
+        return np.histogram(arrivals, edges)[0] * self.nbytes / part_s
+
+
+def _rounds(n: int) -> list[list[Flow]]:
+    """All pairs of n, in rounds of disjoint ones.
+
+    References
+    ----------
+    E. Lucas, "Recreations mathematiques" II, 1883: the schoolgirls' walks, as tournaments are drawn up.
+    """
+    seats = [*range(n), *([-1] if n % 2 else [])]
+    rounds = []
+    for _ in range(len(seats) - 1):
+        half = len(seats) // 2
+        pairs = zip(seats[:half], reversed(seats[half:]), strict=True)
+        rounds.append([(min(a, b), max(a, b)) for a, b in pairs if -1 not in (a, b)])
+        seats = [seats[0], seats[-1], *seats[1:-1]]
+    return rounds
+
+
+def _topology(
+    places: Sequence[Place], hosts: Sequence[str], rails: Sequence[str], found: Sequence[Found]
+) -> Topology:
+    """Build the topology: ranks, their hosts, and what each rail turned out to be."""
+    names = host_names(places)
+    draft = Draft()
+    devices = [
+        draft.add(Node(f"rank{rank}", NodeKind.DEVICE, names[place.identity], "cpu"))
+        for rank, place in enumerate(places)
+    ]
+    inner = {host: draft.add(Node(names[host], NodeKind.HOST, names[host])) for host in hosts}
+    memory = max(MEMORY_BYTES_PER_S, 2 * int(max(rail.leaving.max() for rail in found)))
+    for rank, place in enumerate(places):
+        draft.cable(devices[rank], inner[place.identity], memory, 0.0, "memory")
+    rates = rounded(rate for rail in found for rate in _rates(rail))
+    for rail, measured in zip(rails, found, strict=True):
+        receivers = [
+            [r for r, p in enumerate(places) if p.identity == host and rail in ("", p.interface)]
+            for host in hosts
+        ]
+        _add_rail(draft, rail, measured, rates, [inner[host] for host in hosts], receivers, devices)
+    notes = ["measured: rates have two digits, rates within 12% of one another are taken for equal"]
+    notes += [note for rail in found for note in rail.notes]
+    return draft.topology("probed", notes)
+
+
+def _rates(rail: Found) -> list[float]:
+    if rail.joined:
+        return [float(rail.alone[pair]) for pair in rail.joined]
+    return [
+        *rail.leaving.tolist(),
+        *rail.entering.tolist(),
+        *(rate for both in rail.group_rates for rate in both),
+    ]
+
+
+def _add_rail(
+    draft: Draft,
+    rail: str,
+    found: Found,
+    rates: dict[float, int],
+    inner: Sequence[int],
+    receivers: Sequence[Sequence[int]],
+    devices: Sequence[int],
+) -> None:
+    n = len(inner)
+    if found.joined:
+        for i, j in found.joined:
+            latency = _latency(found.latency[i, j])
+            draft.join(inner[i], inner[j], rates[float(found.alone[i, j])], latency_s=latency)
+        return
+    groups = found.groups or (tuple(range(n)),)
+    suffix = f"-{rail}" if rail else ""
+    half = _latency(float(np.median(found.latency[~np.eye(n, dtype=bool)]))) / 2
+    switches = [
+        draft.add(Node(f"switch{k}{suffix}" if len(groups) > 1 else f"switch{suffix}", NodeKind.SWITCH))
+        for k in range(len(groups))
+    ]
+    for k, group in enumerate(groups):
+        for i in group:
+            name = draft.nodes[inner[i]].host
+            nic = draft.add(Node(f"{name}/nic{suffix}", NodeKind.NIC, name))
+            out, into = rates[float(found.leaving[i])], rates[float(found.entering[i])]
+            draft.join(inner[i], nic, out)
+            draft.join(nic, switches[k], out, back=into, latency_s=half, kind="ethernet")
+            if len(receivers[i]) == sum(draft.nodes[d].host == name for d in devices):
+                draft.join(nic, inner[i], into)
+            else:
+                for rank in receivers[i]:
+                    draft.join(nic, devices[rank], into)
+    if len(groups) == 2:
+        sent, received = found.group_rates
+        there, back = rates[max(sent[0], received[1])], rates[max(sent[1], received[0])]
+        draft.join(switches[0], switches[1], there, back=back, kind="trunk")
+    elif len(groups) > 2:
+        core = draft.add(Node(f"core{suffix}", NodeKind.SWITCH))
+        for switch, (sends, receives) in zip(switches, found.group_rates, strict=True):
+            draft.join(switch, core, rates[sends], back=rates[receives], kind="trunk")
+
+
+def _latency(measured_s: float) -> float:
+    """Return what a way adds to the software's own latency, in whole tenths of a microsecond."""
+    return round(max(0.0, measured_s - Links().between.latency_s) * 1e7) / 1e7
