@@ -298,18 +298,23 @@ def _spread(network: Network, kind: CollectiveKind, k: int | None, exact: bool) 
     found = best and _Found((best.forest,), best.load / per_byte, bound, best.k, best.how)
     if found and found.seconds_per_byte * per_byte <= goal:
         return found
-    packed = _packed(flows, bound, k)
+    packed = _packed(flows, bound, k, exact)
     return found if found and found.seconds_per_byte <= packed.seconds_per_byte else packed
 
 
-def _packed(flows: Network, bound: Bound, k: int | None) -> _Found:
+def _packed(flows: Network, bound: Bound, k: int | None, exact: bool) -> _Found:
     """Split the switches away and pack trees."""
     from pycomm.planner.graph.packing import forest as pack
 
-    forest = pack(flows, bound, k)
-    trees = int(np.bincount([tree.root for tree in forest.trees]).max())
-    seconds = forest.seconds_per_unit() / forest.weight()
-    return _Found((forest,), seconds, bound, trees, "switches split away and trees packed")
+    forest = pack(flows, bound, k, within=Fraction(0) if exact else 1 - CLOSE)
+    return _Found(
+        (forest,), 1 / forest.algbw(), bound, _most_trees(forest), "switches split away, trees packed"
+    )
+
+
+def _most_trees(forest: Forest) -> int:
+    """Count the trees of the rank that has most."""
+    return int(np.bincount([tree.root for tree in forest.trees]).max())
 
 
 # --------------------------------------------------------------------------------------- broadcast and reduce
@@ -328,7 +333,7 @@ def _rooted(network: Network, kind: CollectiveKind, root: int, k: int | None, ex
             best = _Found((forest,), seconds, bound, len(forest.trees), what)
             if seconds <= goal:
                 return best
-    packed = _packed(flows, bound, k)
+    packed = _packed(flows, bound, k, exact)
     return best if best and best.seconds_per_byte <= packed.seconds_per_byte else packed
 
 
@@ -346,7 +351,7 @@ def _allreduce(network: Network, k: int | None, exact: bool) -> _Found:
         found = _alike_allreduce(network, structure, k, exact)
         if found is not None:
             return found
-    return _free_allreduce(network)
+    return _free_allreduce(network, exact)
 
 
 def _alike_allreduce(network: Network, structure: Structure, k: int | None, exact: bool) -> _Found | None:
@@ -456,11 +461,11 @@ def shared_seconds(network: Network, forests: tuple[Forest, Forest]) -> Fraction
     return most_load(network, loads) / (up.weight() * down.weight() * network.unit)
 
 
-def _free_allreduce(network: Network) -> _Found:
+def _free_allreduce(network: Network, exact: bool) -> _Found:
     """Let a linear programme choose the roots and share the links, and pack both forests."""
     from pycomm.planner.graph.free_roots import allreduce_bound, allreduce_forests
 
     bound = allreduce_bound(network)
-    up, down = allreduce_forests(network)
-    trees = int(np.bincount([tree.root for tree in down.trees]).max())
-    return _Found((up, down), shared_seconds(network, (up, down)), bound, trees, "free roots, shared links")
+    up, down = allreduce_forests(network, bound, Fraction(1) if exact else CLOSE)
+    seconds = shared_seconds(network, (up, down))
+    return _Found((up, down), seconds, bound, _most_trees(down), "free roots, shared links")
