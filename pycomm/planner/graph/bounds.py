@@ -191,7 +191,7 @@ def greatest_ratio(
     """
     capacities = network.capacity if capacity is None else capacity
     try:
-        weight, leaving, outside = native.network_bound(*_arguments(network, capacities, weights))
+        weight, leaving, outside = native.network_bound(*native_arguments(network, capacities, weights))
     except OverflowError as error:
         raise PlanningError(f"{error}; round the bandwidths to fewer digits") from None
     cut = _cut(network, capacities, weights, outside)
@@ -218,13 +218,13 @@ def separate(network: Network, capacity: npt.NDArray[np.int64], weights: npt.NDA
         At most one for each rank that cannot hear ``sum(weights)``, no two alike; empty when all can.
     """
     try:
-        found = native.network_separate(*_arguments(network, capacity, weights))
+        found = native.network_separate(*native_arguments(network, capacity, weights))
     except OverflowError as error:
         raise PlanningError(f"{error}; scale them down") from None
     return [_cut(network, capacity, weights, outside) for outside in found]
 
 
-def _arguments(
+def native_arguments(
     network: Network, capacity: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]
 ) -> tuple[
     int,
@@ -234,6 +234,7 @@ def _arguments(
     npt.NDArray[np.int64],
     npt.NDArray[np.int64],
 ]:
+    """Arrays of a network as the native core takes them."""
     return (
         network.nranks,
         network.nvertices,
