@@ -355,6 +355,108 @@ def synthesize(
         click.echo(f"wrote {output}: {facts['bytes']} bytes")
 
 
+@command.command()
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(["rankfile", "hostfile", "slurm", "nccl-graph", "ranktable"]),
+    required=True,
+    help="What to write the order for.",
+)
+@click.option("--ranktable", type=click.Path(exists=True, dir_okay=False), help="The rank table to renumber.")
+@click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), help="File to write.")
+@_json_option
+@_source
+def place(source: str, wanted: str, ranktable: str | None, output: str, as_json: bool) -> None:
+    """Write the order of ranks in which a ring runs best, for a launcher or a library.
+
+    The ring is the one that 'ring' would use: hosts together, rails kept, the widest ways.
+    """
+    from pycomm.export.placement import nccl_graph, placement, renumbered_ranktable
+    from pycomm.planner.graph.embedding import known, ring_order, rings
+    from pycomm.planner.graph.network import network_of
+
+    topology = _load(source, None, ())
+    network, hosts = network_of(topology), topology.host_numbers()
+    order = ring_order(network, hosts)
+    if wanted == "nccl-graph":
+        best = max(rings(network, hosts), key=lambda found: len(found.orders))
+        figures = known(network, CollectiveKind.ALLGATHER, hosts)
+        rate = next(figure.algbw for figure in figures if figure.rings in (best, None))
+        text = nccl_graph(
+            topology, best.orders, int(rate * (network.nranks - 1) / network.nranks) // len(best.orders)
+        )
+    elif wanted == "ranktable":
+        if ranktable is None:
+            raise UsageError("say which rank table to renumber: --ranktable FILE")
+        text = renumbered_ranktable(Path(ranktable).read_text(), order)
+    else:
+        text = placement(topology, order, wanted)
+    Path(output).write_text(text)
+    if as_json:
+        print_json({"output": output, "order": list(order)})
+    else:
+        click.echo(f"wrote {output}: ranks 0, 1, 2, ... are devices {', '.join(map(str, order[:12]))}, ...")
+
+
+@command.command()
+@_collective
+@_root
+@_json_option
+@_reads
+@_source
+def compare(
+    source: str,
+    file_format: str | None,
+    assume: tuple[str, ...],
+    collective: str,
+    root: int | None,
+    as_json: bool,
+) -> None:
+    """Set the known algorithms beside the optimum: GB/s on the links of this network, exact."""
+    from pycomm.planner.graph.embedding import known
+    from pycomm.planner.graph.network import network_of
+    from pycomm.planner.graph.synthesis import synthesize as make
+
+    topology = _load(source, file_format, assume)
+    kind = CollectiveKind[collective.upper()]
+    found = known(network_of(topology), kind, topology.host_numbers(), _root_of(kind, root))
+    plan = make(topology, kind, _root_of(kind, root))
+    rows: list[tuple[str, Fraction, int | None]] = [
+        ("optimum", plan.bound.algbw, None),
+        (f"pycomm: {plan.how}", plan.algbw, None),
+    ]
+    rows += [(candidate.name, candidate.algbw, candidate.steps) for candidate in found]
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": name,
+                    "algbw_GBps": float(algbw / 10**9),
+                    "fraction": str(algbw / 10**9),
+                    "steps": steps,
+                }
+                for name, algbw, steps in rows
+            ]
+        )
+        return
+    click.secho(f"{collective} on {_title(topology)}", bold=True)
+    best = plan.bound.algbw
+    print_table(
+        ("algorithm", "GB/s", "of the optimum", "steps"),
+        [
+            (
+                name,
+                f"{float(algbw / 10**9):.2f}",
+                f"{float(algbw / best):.1%}",
+                "" if steps is None else steps,
+            )
+            for name, algbw, steps in rows
+        ],
+        indent="  ",
+    )
+
+
 def _write_schedule(plan: Any, pieces: int, output: str) -> int:
     from pycomm.export import export
     from pycomm.verify import check as prove

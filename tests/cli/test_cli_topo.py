@@ -100,6 +100,26 @@ def test_text_of_synthesize_states_the_bound(pycomm, star):
     assert "16.7 GB/s of 16.7 possible (100%), limited by leaf -> gpu" in out
 
 
+def test_the_optimum_beside_the_known_algorithms(pycomm, star):
+    found = json.loads(pycomm("compare", star, "-c", "allgather", "--json")[1])
+    rates = {one["name"]: one["algbw_GBps"] for one in found}
+    assert rates["optimum"] == max(rates.values()) == pytest.approx(16.667, abs=1e-3)
+    assert rates["ring"] == pytest.approx(16.667, abs=1e-3)
+    assert "100.0%" in pycomm("compare", star, "-c", "allgather")[1]
+
+
+@pytest.mark.parametrize("wanted", ["rankfile", "hostfile", "slurm", "nccl-graph"])
+def test_the_order_of_a_ring_for_launchers(pycomm, tmp_path, wanted):
+    file = tmp_path / "order"
+    assert pycomm("place", "dgx_h100", "--format", wanted, "-o", file)[0] == 0
+    assert file.read_text()
+    if wanted == "rankfile":
+        assert len(file.read_text().splitlines()) == 8
+    code, _, err = pycomm("place", "dgx_h100", "--format", "ranktable", "-o", file)
+    assert code == 2
+    assert "--ranktable" in err
+
+
 def test_draw_with_the_cut(pycomm, star, tmp_path):
     file = tmp_path / "star.svg"
     assert pycomm("draw", star, "-o", file, "--bound", "allgather")[0] == 0
