@@ -30,7 +30,7 @@ _WORLDS: Final[weakref.WeakSet[Communicator]] = weakref.WeakSet()
 _MEMORY: Final[dict[str, MemoryStore]] = {}
 _LOCK: Final = threading.Lock()
 _made = 0
-PROBE_S: Final = 20.0
+PROBE_S: Final = 30.0
 """How long measuring the network may take, where PYCOMM_TOPOLOGY asks for it."""
 
 

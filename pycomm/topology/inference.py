@@ -138,13 +138,14 @@ def cables(
     -------
     tuple of pairs
         Directed. From i to j leads a cable unless there is an m by which i reaches j: flows to m and to j
-        share the way out of i, and flows from i and from m to j the way in.
+        share the way out of i, and flows from i and from m to j the way in. Only what is found both ways is
+        a cable: a cable carries both, and measurements err.
     """
 
     def shares(table: Mapping[tuple[int, int, int], bool], end: int, a: int, b: int) -> bool:
         return table.get((end, min(a, b), max(a, b)), False)
 
-    return tuple(
+    found = {
         (i, j)
         for i in range(n)
         for j in range(n)
@@ -154,7 +155,8 @@ def cables(
             for m in range(n)
             if m not in (i, j)
         )
-    )
+    }
+    return tuple(sorted((i, j) for i, j in found if (j, i) in found))
 
 
 def rounded(rates: Iterable[float]) -> dict[float, int]:

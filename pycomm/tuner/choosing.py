@@ -36,7 +36,8 @@ PIECES_ON_NETWORK = (1, 4, 16, 64)
 MIN_PIECE_NBYTES = 4096
 """Pieces are not made smaller than this."""
 WORTH = 1.02
-"""More pieces that gain less than this are not worth their messages."""
+"""Plans that are predicted to differ by less are equals: of those the one with fewer pieces is taken, then
+the one that keeps links busy for less time, since what else uses them is never known in full."""
 MAX_PRICED_RANKS = 128
 """In larger groups plans are not made to be priced: closed forms are evaluated, on the narrowest links."""
 _RINGS = ("ring", "bidirectional_ring")
@@ -53,12 +54,15 @@ class Estimate:
         Predicted or, from a measured table, measured.
     planner, pieces, order
         Name of the planner, and what the request asks it for; ``()`` is the order of the ranks.
+    work
+        Seconds for which all links together are busy, where that is known: decides between equals.
     """
 
     seconds: float
     planner: str
     pieces: int
     order: tuple[int, ...] = ()
+    work: float = 0.0
 
     def label(self) -> str:
         """Name it, for people: ``"ring, 4 pieces, placed"``."""
@@ -162,7 +166,7 @@ def _from_table(request: PlanRequest, nbytes: int, entry: Entry) -> Choice:
 
 @lru_cache(maxsize=4096)
 def estimates(request: PlanRequest, nbytes: int, links: Links) -> tuple[Estimate, ...]:
-    """Evaluate every planner that can serve the request, each at its best; fastest first.
+    """Evaluate every planner that can serve the request, each at its best; the choice first.
 
     Raises
     ------
@@ -178,9 +182,9 @@ def estimates(request: PlanRequest, nbytes: int, links: Links) -> tuple[Estimate
             f"{request.kind.label} on {request.nranks} ranks: none of {names} can be planned on "
             "the topology; see the log of PYCOMM_LOG=tuner=info"
         )
-    return tuple(
-        sorted(able, key=lambda estimate: estimate.seconds)
-    )  # stable: ties keep the registry's order
+    able.sort(key=lambda estimate: estimate.seconds)  # stable: ties keep the registry's order
+    equals = sum(estimate.seconds <= able[0].seconds * WORTH for estimate in able)
+    return (*sorted(able[:equals], key=lambda estimate: estimate.work), *able[equals:])
 
 
 def estimate_of(name: str, request: PlanRequest, nbytes: int, links: Links) -> Estimate | None:
@@ -233,8 +237,9 @@ def _on_network(planner: Planner, request: PlanRequest, nbytes: int, links: Link
             if found and (chunk < MIN_PIECE_NBYTES or made in seen):
                 break
             seen.add(made)
-            seconds = pricing.priced(planner.name, asked, links).seconds(nbytes)
-            found.append(Estimate(seconds, planner.name, pieces, order))
+            price = pricing.priced(planner.name, asked, links)
+            seconds, work = price.seconds(nbytes), price.work_s * nbytes
+            found.append(Estimate(seconds, planner.name, pieces, order, work))
         least = min(estimate.seconds for estimate in found)
         fewest = next(estimate for estimate in found if estimate.seconds <= least * WORTH)
         if best is None or fewest.seconds < best.seconds:

@@ -180,7 +180,7 @@ def _reason(request: PlanRequest, nbytes: int, ranked: tuple[Estimate, ...]) -> 
     second = ranked[1]
     more = second.seconds / best.seconds - 1 if best.seconds > 0 else 0.0
     if more < CLOSE:
-        return f"{took}, as {second.label()}; the first of the registry is taken"
+        return f"{took}, hardly less than {second.label()}, but it keeps the links busy for less time"
     steps = [planner(e.planner).cost(e.request(request)).steps for e in (best, second)]
     then = f"{took}, {second.label()} takes {more:.0%} longer"
     if steps[0] < steps[1] and nbytes < _TURN_NBYTES:

@@ -167,6 +167,11 @@ class Priced:
         What is priced, and the counts that its planner states.
     machine
         Where.
+
+    Attributes
+    ----------
+    work_s : float
+        Seconds for which a byte of the data keeps all links busy, added up.
     """
 
     def __init__(self, schedule: Schedule, cost: PlanCost, machine: Machine) -> None:
@@ -174,7 +179,8 @@ class Priced:
         self._machine, self._cost = machine, cost
         messages = int((schedule.ops[:, 0] != 0).sum())
         self._flow: Dataflow | None = dataflow(schedule) if messages <= 2 * MAX_EVENTS else None
-        self._loads = self._busiest(schedule) if self._flow is None else 0.0
+        loads = self._server_loads(schedule)
+        self._loads, self.work_s = max(loads), sum(loads)
         self._known: dict[int, float] = {}
 
     @cached_property
@@ -186,13 +192,13 @@ class Priced:
                 users[before].append(i)
         return users
 
-    def _busiest(self, schedule: Schedule) -> float:
-        """Seconds per byte of the data on the busiest arc."""
+    def _server_loads(self, schedule: Schedule) -> list[float]:
+        """Seconds for which a byte of the data keeps each server busy."""
         loads = [0.0] * (len(self._machine.capacity) + self._nranks)
         for (src, dst), share in schedule_demands(schedule).items():
             for server, seconds in self._machine.route(src, dst).servers:
                 loads[server] += float(share) * seconds
-        return max(loads)
+        return loads
 
     def seconds(self, nbytes: int) -> float:
         """Predicted time for ``nbytes``, counted as in :func:`pycomm.cost.chunk_nbytes`."""
