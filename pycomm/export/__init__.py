@@ -14,6 +14,7 @@ from pycomm.errors import UsageError
 from pycomm.export.dot import dot
 from pycomm.export.msccl import msccl_xml
 from pycomm.export.msccl_reader import read_msccl_xml
+from pycomm.export.mscclpp import mscclpp_json
 from pycomm.export.picture import picture
 from pycomm.export.trace import chrome_trace
 from pycomm.schedule import Schedule
@@ -27,6 +28,7 @@ __all__ = [
     "dot",
     "export",
     "msccl_xml",
+    "mscclpp_json",
     "picture",
     "read",
     "read_msccl_xml",
@@ -56,6 +58,7 @@ EXPORTERS: Final[Mapping[str, Exporter]] = {
     ".msgpack": encode,
     ".json": encode_json,
     ".xml": msccl_xml,
+    ".mscclpp.json": mscclpp_json,
     ".dot": dot,
     ".trace.json": chrome_trace,
     ".svg": _picture(".svg"),
