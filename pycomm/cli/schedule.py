@@ -193,7 +193,8 @@ def verify(ctx: click.Context, source: Source, as_json: bool) -> None:
 def plan(source: Source, output: str, unverified: bool, as_json: bool) -> None:
     """Write a schedule to a file; the suffix says in which form.
 
-    .txt .msgpack .json .xml (of MSCCL) can be read back; .dot is for Graphviz, .trace.json for Perfetto;
+    .txt .msgpack .json .xml (of MSCCL) can be read back; .mscclpp.json is for MSCCL++, .dot for
+    Graphviz, .trace.json for Perfetto;
     .svg .png .pdf are pictures.
     """
     _write(source.load(), output, unverified, as_json)
