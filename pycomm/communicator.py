@@ -399,6 +399,16 @@ class Communicator(RaggedCalls, ObjectCalls):
         """
         return self._network.find(check_timeout(timeout_s))
 
+    def hosts(self, timeout_s: float | None = None) -> tuple[int, ...]:
+        """Return the host number of each rank; ``()`` when all share one. Collective when first needed.
+
+        Parameters
+        ----------
+        timeout_s
+            Deadline; this communicator's when ``None``.
+        """
+        return self._agreement.hosts(check_timeout(timeout_s))
+
     def places(self, timeout_s: float | None = None) -> list[Place]:
         """Return what each rank tells of its host and interface. Collective when first needed.
 

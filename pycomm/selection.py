@@ -238,7 +238,10 @@ class Selector:
         request = self._request(call, False)
         forced = self._algorithm(call.kind, None)
         own = self.has_own(call.kind, call.dtype, call.op) and forced in (None, OWN)
-        if own and self._measured(call) not in (None, OWN):
+        measured = self._measured(call)
+        if measured == OWN and not own:
+            table = None
+        elif measured not in (None, OWN):
             own = False
         return tuner.explain(request, self._nbytes(call), table=table, algorithm=OWN if own else forced)
 

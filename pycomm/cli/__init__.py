@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "conformance": "Check every collective of a backend against the oracle.",
     "doctor": "Say what is installed, which backends work here, and what is wrong.",
     "schedule": "Show, verify, convert and draw schedules.",
+    "tune": "Say which algorithm is chosen and why; measure, and make a table that overrides it.",
     "topo": "Describe, check, draw, convert and detect networks; bounds and schedules for them.",
 }
 """Name and help of each command; ``pycomm.cli.NAME`` defines it as ``command``."""

@@ -146,10 +146,8 @@ def choose(
 
 
 def _named(request: PlanRequest, nbytes: int, links: Links, name: str) -> Choice:
-    asked = request
-    if request.topology is not None and request.nranks > 1 and name in registry.planners():
-        found = estimate_of(name, request, nbytes, links)
-        asked = request if found is None else found.request(request)
+    found = estimate_of(name, request, nbytes, links) if name in registry.planners() else None
+    asked = request if found is None else found.request(request)
     return Choice(name, _planned(name, asked), f"{name}: asked for by name", "")
 
 

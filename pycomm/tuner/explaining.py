@@ -163,7 +163,9 @@ def _decision(
         found = estimate_of(algorithm, request, nbytes, links)
         return "asked for", found.label() if found else algorithm, "asked for by name"
     entry = None if table is None else table.find(key_of(request), equal_form(request.kind), nbytes)
-    if entry is not None and entry.algorithm != OWN:
+    if entry is not None and entry.algorithm == OWN:
+        return "measured", OWN, "the measured table says that the backend's own collective is the fastest"
+    if entry is not None:
         measured = Estimate(entry.seconds, entry.algorithm, entry.pieces, entry.order)
         took = f", which took {format_time(entry.seconds)}" if entry.seconds else ""
         return "measured", measured.label(), f"the measured table says so{took}"
@@ -179,6 +181,8 @@ def _reason(request: PlanRequest, nbytes: int, ranked: tuple[Estimate, ...]) -> 
         return f"{took}, the only planner that can"
     second = ranked[1]
     more = second.seconds / best.seconds - 1 if best.seconds > 0 else 0.0
+    if more < CLOSE and best.work == second.work:
+        return f"{took}, as {second.label()}; the first of the registry is taken"
     if more < CLOSE:
         return f"{took}, hardly less than {second.label()}, but it keeps the links busy for less time"
     steps = [planner(e.planner).cost(e.request(request)).steps for e in (best, second)]
