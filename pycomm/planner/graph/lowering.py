@@ -53,7 +53,7 @@ from pycomm.schedule.builder import Place, ScheduleBuilder, inp, out
 from pycomm.schedule.ir import Space
 from pycomm.types import CollectiveKind
 
-__all__ = ["COLLECTIVES", "cost", "lower"]
+__all__ = ["COLLECTIVES", "busiest_of_steps", "cost", "longest_chain", "lower"]
 
 Array = npt.NDArray[np.int64]
 
@@ -195,13 +195,13 @@ def cost(request: PlanRequest, *forests: Forest) -> PlanCost:
         leaving = host[src] != host[dst]
         far = int(np.bincount(host[src[leaving]], count[leaving], 1).max())
     return PlanCost(
-        steps=_longest_chain(step, src, dst, n),
+        steps=longest_chain(step, src, dst, n),
         sent=int(sent.max()),
         received=int(received.max()),
         total=int(count.sum()),
         reduced=reduced,
         messages=int(max(np.bincount(src, minlength=n).max(), np.bincount(dst, minlength=n).max())),
-        fill=_profile(step, src, dst, count, n) - busiest,
+        fill=busiest_of_steps(step, src, dst, count, n) - busiest,
         pieces=plan.pieces * int(plan.blocks[-1]) // block_count(request.kind, n),
         far=far,
     )
@@ -305,7 +305,7 @@ def _pieces(request: PlanRequest, shapes: list[Columns], weight: int) -> tuple[i
     moved = busy = edges = 0
     for shape in shapes:
         load = np.repeat(shape.weight, np.diff(shape.first))
-        moved += _profile(shape.depth, shape.parent, shape.child, load, request.nranks)
+        moved += busiest_of_steps(shape.depth, shape.parent, shape.child, load, request.nranks)
         edges += load.size
         busy += int(
             max(
@@ -319,7 +319,7 @@ def _pieces(request: PlanRequest, shapes: list[Columns], weight: int) -> tuple[i
     return slabs, -(-wanted // slabs)
 
 
-def _profile(step: Array, src: Array, dst: Array, load: Array, nranks: int) -> int:
+def busiest_of_steps(step: Array, src: Array, dst: Array, load: Array, nranks: int) -> int:
     """Add up, over all steps, what the busiest rank sends or receives in them."""
     busiest = np.zeros(int(step.max()) + 1)
     for rank in (src, dst):
@@ -369,7 +369,7 @@ def _capacity(halves: list[_Half], nranks: int, lanes: int) -> int:
     return int(np.unique(np.concatenate(keys), return_counts=True)[1].max())
 
 
-def _longest_chain(step: Array, src: Array, dst: Array, nranks: int) -> int:
+def longest_chain(step: Array, src: Array, dst: Array, nranks: int) -> int:
     """Messages on the longest chain of messages that wait for one another, in program order."""
     order = np.argsort(step, kind="stable")
     src, dst = src[order], dst[order]
