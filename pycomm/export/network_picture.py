@@ -10,7 +10,7 @@ Drawn by matplotlib, which is imported only when a picture is asked for; the fil
 from __future__ import annotations
 
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -27,6 +27,7 @@ __all__ = ["network_picture"]
 
 _MAX_VERTICES: Final = 120
 _MAX_NAMES: Final = 80
+_MAX_LEVEL_NAMES: Final = 12
 _COLOURS: Final = {
     NodeKind.DEVICE: "#4c9f70",
     NodeKind.NIC: "#e0a030",
@@ -243,21 +244,24 @@ def _draw(axes: Axes, picture: _Picture, places: list[tuple[float, float]]) -> N
             zorder=1,
         )
     with_names = len(picture.vertices) <= _MAX_NAMES
+    in_row = Counter(y for _, y in places)
+    lowest = min(in_row, default=0.0)
     for vertex, (x, y) in zip(picture.vertices, places, strict=True):
         edge = "#c03028" if vertex.in_cut else "white"
         axes.scatter([x], [y], s=150, color=_COLOURS[vertex.kind], edgecolors=edge, linewidths=1.6, zorder=2)
         text = vertex.label + (f"\n{vertex.members} alike" if vertex.members > 1 else "")
         if with_names:
-            below = y == min(place[1] for place in places)
+            below, crowded = y == lowest, in_row[y] > _MAX_LEVEL_NAMES
             axes.annotate(
                 text,
                 (x, y),
                 xytext=(0, -9 if below else 9),
                 textcoords="offset points",
-                ha="center",
+                ha="center" if below or not crowded else "left",
                 va="top" if below else "bottom",
                 fontsize=6.5,
-                rotation=90 if below and len(text) > 6 and len(picture.vertices) > 16 else 0,
+                rotation=0 if not crowded else 90 if below else 55,
+                rotation_mode="default" if below else "anchor",
             )
     _legend(axes, picture, colour)
     axes.margins(0.06, 0.14)
