@@ -13,6 +13,9 @@ __all__ = ["place"]
 def place(topology: Topology, hosts: Sequence[str]) -> tuple[int, ...]:
     """Find each rank's device: on its host by name, or in order where the topology knows none of the names.
 
+    A job on one host with as many ranks as the topology has devices plays them all: so a cluster's plan can
+    be tried out without the cluster.
+
     Parameters
     ----------
     topology
@@ -75,6 +78,8 @@ def _in_order(
             f"{topology.name}: it has {len(topology.devices)} devices for {count} ranks; "
             "describe a device for each rank"
         )
+    if len(ranks) == 1 and count == len(topology.devices):
+        return topology.devices  # one host plays them all: the plan of a cluster, rehearsed
     fits = len(ranks) <= len(devices) and all(
         len(members) <= len(there) for members, there in zip(ranks.values(), devices.values(), strict=False)
     )
