@@ -17,7 +17,7 @@ from pycomm.types import CollectiveKind
 
 __all__ = ["command"]
 
-_PLANNED = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce")
+_PLANNED = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce", "alltoall")
 _Command = Callable[..., Any]
 
 _source = click.argument("source", metavar="FILE|NAME")
@@ -298,7 +298,7 @@ def bound(
     "k",
     type=click.IntRange(1),
     default=None,
-    help="Trees per rank; the smallest within 1% when left out.",
+    help="Trees per rank, or pieces per block of an alltoall; the smallest within 1% when left out.",
 )
 @click.option("--pieces", type=click.IntRange(0), default=0, help="Pipeline pieces of a tree's data; 0: one.")
 @click.option(
@@ -340,12 +340,13 @@ def synthesize(
         return
     click.secho(f"{collective} on {_title(topology)}", bold=True)
     click.echo(f"  {plan.text()}")
+    made = "trees" if "trees" in facts else "routes"
     print_facts(
         (
             ("how", plan.how),
             (
-                "trees",
-                f"{facts['trees']}, height {facts['height']}" + (f", k = {facts['k']}" if facts["k"] else ""),
+                made,
+                f"{facts[made]}, height {facts['height']}" + (f", k = {facts['k']}" if facts["k"] else ""),
             ),
             ("time", f"{plan.seconds:.3g} s to plan"),
         ),
@@ -481,6 +482,10 @@ def _bound(topology: Topology, kind: CollectiveKind, root: int | None) -> dict[s
         from pycomm.planner.graph.free_roots import allreduce_bound
 
         found: Any = allreduce_bound(network)
+    elif kind is CollectiveKind.ALLTOALL:
+        from pycomm.planner.graph.alltoall import alltoall_bound
+
+        found = alltoall_bound(network)
     else:
         found = exact(network, kind, _root_of(kind, root))
     gigabytes: Fraction = found.algbw / 10**9

@@ -43,6 +43,7 @@ OWN: tuple[Planner, ...] = (
     hierarchical.PLANNER,
     graph_planners.TREE_PACKING,
     graph_planners.FREE_ROOT,
+    graph_planners.FLOW_ALLTOALL,
 )
 
 

@@ -41,7 +41,7 @@ the one that keeps links busy for less time, since what else uses them is never 
 MAX_PRICED_RANKS = 128
 """In larger groups plans are not made to be priced: closed forms are evaluated, on the narrowest links."""
 _RINGS = ("ring", "bidirectional_ring")
-_ON_GRAPHS = ("tree_packing", "free_root")
+_ON_GRAPHS = ("tree_packing", "free_root", "flow_alltoall")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pycomm.schedule.text import parse_schedule
 from pycomm.types import CollectiveKind
 from pycomm.verify import metrics
 
-ON_GRAPHS = ("tree_packing", "free_root")
+ON_GRAPHS = ("tree_packing", "free_root", "flow_alltoall")
 """Planners that need a topology; they have tests of their own."""
 GOLDEN = Path(__file__).parent.parent / "golden"
 HEAD = "schedule 1\nname x\ncollective allreduce\nranks 2\npieces 1\n"

@@ -11,7 +11,7 @@ from pycomm.planner.registry import names, plan, planner
 from pycomm.types import CollectiveKind
 from pycomm.verify import metrics, verify
 
-ON_GRAPHS = ("tree_packing", "free_root")
+ON_GRAPHS = ("tree_packing", "free_root", "flow_alltoall")
 """Planners that need a topology; they have tests of their own."""
 KINDS = [
     CollectiveKind.ALLREDUCE,

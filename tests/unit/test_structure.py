@@ -333,7 +333,7 @@ def test_a_plan_is_the_same_twice() -> None:
         (star(1, rate="1 GB/s"), CollectiveKind.ALLGATHER, -1, None, "single rank"),
         (star(4, rate="1 GB/s"), CollectiveKind.BROADCAST, 4, None, "root"),
         (star(4, rate="1 GB/s"), CollectiveKind.ALLGATHER, -1, 0, "at least one tree"),
-        (star(4, rate="1 GB/s"), CollectiveKind.ALLTOALL, -1, None, "alltoall"),
+        (star(4, rate="1 GB/s"), CollectiveKind.GATHER, -1, None, "gather"),
     ],
 )
 def test_what_cannot_be_planned(

@@ -12,12 +12,11 @@ Unless told otherwise, "close enough" is 1%, and the plan has the fewest trees t
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -36,6 +35,7 @@ from pycomm.planner.graph.candidates import (
 from pycomm.planner.graph.few_trees import broadcast_forests, free_forests
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import Network, network_of
+from pycomm.planner.graph.reports import AnyBound, AnyPlan, facts_of, text_of
 from pycomm.planner.graph.structure import Structure, structures
 from pycomm.planner.graph.symmetric import Ints, SymmetricForest, Symmetry, symmetric_forest
 from pycomm.planner.graph.unit_trees import UnitTrees
@@ -43,6 +43,7 @@ from pycomm.topology.model import Topology
 from pycomm.types import CollectiveKind
 
 if TYPE_CHECKING:
+    from pycomm.planner.graph.alltoall_plans import FlowPlan
     from pycomm.schedule import Schedule
 
 __all__ = ["AlikeBound", "AnyBound", "Plan", "plan_on", "synthesize"]
@@ -51,25 +52,6 @@ CLOSE = Fraction(99, 100)
 """Part of the bound that is enough when no number of trees is asked for."""
 EXACT_TREES = 64
 """Trees at each rank that a structure may take to meet its bound exactly."""
-
-
-class AnyBound(Protocol):
-    """What every bound can say."""
-
-    @property
-    def algbw(self) -> Fraction:
-        """Greatest rate, bytes of the whole result per second."""
-
-    @property
-    def seconds_per_byte(self) -> Fraction:
-        """Least time over the bytes of the whole result."""
-
-    @property
-    def cut(self) -> Cut:
-        """A set of vertices that the proof counts."""
-
-    def limited_by(self) -> str:
-        """Name the links that limit the collective."""
 
 
 @dataclass(frozen=True)
@@ -162,27 +144,11 @@ class Plan:
 
     def text(self) -> str:
         """One line, such as ``46.2 GB/s of 47.0 possible (98.3%), limited by leaf3 -> spine*``."""
-        percent = f"{math.floor(self.ratio * 1000) / 10:.1f}".removesuffix(".0")
-        return (
-            f"{_gigabytes(self.algbw)} GB/s of {_gigabytes(self.bound.algbw)} possible ({percent}%), "
-            f"limited by {self.bound.limited_by()}"
-        )
+        return text_of(self)
 
     def facts(self) -> dict[str, Any]:
         """All figures, for programs; fractions as text."""
-        return {
-            "algbw_GBps": float(self.algbw / 10**9),
-            "algbw_fraction": str(self.algbw / 10**9),
-            "bound_GBps": float(self.bound.algbw / 10**9),
-            "bound_fraction": str(self.bound.algbw / 10**9),
-            "ratio": float(self.ratio),
-            "limited_by": self.bound.limited_by(),
-            "height": self.height,
-            "k": self.k,
-            "trees": self.trees,
-            "how": self.how,
-            "seconds": self.seconds,
-        }
+        return {**facts_of(self), "trees": self.trees}
 
     def schedule(self, *, pieces: int = 0, channels: int = 0) -> Schedule:
         """Lower the forests to a schedule; ``pieces`` and ``channels`` as of ``lower``."""
@@ -190,11 +156,6 @@ class Plan:
 
         request = PlanRequest(self.kind, self.network.nranks, self.root, pieces=pieces)
         return lower(request, *self.forests, channels=channels)
-
-
-def _gigabytes(rate: Fraction) -> str:
-    value = float(rate / 10**9)
-    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
@@ -208,6 +169,26 @@ class _Found:
     how: str
 
 
+@overload
+def synthesize(  # type: ignore[overload-overlap]  # a kind that is not spelled out has trees
+    topology: Topology,
+    kind: Literal[CollectiveKind.ALLTOALL, CollectiveKind.ALLTOALLV],
+    root: int = ...,
+    k: int | None = ...,
+    ranks: Sequence[int] | None = ...,
+    *,
+    exact: bool = ...,
+) -> FlowPlan: ...
+@overload
+def synthesize(
+    topology: Topology,
+    kind: CollectiveKind,
+    root: int = ...,
+    k: int | None = ...,
+    ranks: Sequence[int] | None = ...,
+    *,
+    exact: bool = ...,
+) -> Plan: ...
 def synthesize(
     topology: Topology,
     kind: CollectiveKind,
@@ -216,7 +197,7 @@ def synthesize(
     ranks: Sequence[int] | None = None,
     *,
     exact: bool = False,
-) -> Plan:
+) -> AnyPlan:
     """Plan a collective on a topology.
 
     Parameters
@@ -226,7 +207,8 @@ def synthesize(
     kind, root
         The collective, and its root where it has one.
     k
-        The most trees at each rank; when not given, the fewest that come within 1% of the bound.
+        The most trees at each rank, or pieces of each block of an alltoall; when not given, the fewest that
+        come within 1% of the bound.
     ranks
         Vertices of the ranks' devices; all devices when not given.
     exact
@@ -241,7 +223,12 @@ def synthesize(
     PlanningError
         No plan can be made.
     """
-    return plan_on(network_of(topology, ranks), kind, root, k, exact=exact)
+    network = network_of(topology, ranks)
+    if equal_form(kind) is CollectiveKind.ALLTOALL:
+        from pycomm.planner.graph.alltoall_plans import plan as plan_flow
+
+        return plan_flow(network, most_pieces=k, exact=exact)
+    return plan_on(network, kind, root, k, exact=exact)
 
 
 def plan_on(
