@@ -15,6 +15,7 @@
 #include "base/socket.h"
 #include "bind.h"
 #include "direct.h"
+#include "gil.h"
 #include "group/group.h"
 #include "net/context.h"
 #include "net/store.h"
@@ -60,7 +61,7 @@ Status wait_in_slices(double timeout_s, const Step& step, bool& timed_out) {
     bool passed = false;
     bool finished = false;
     {
-      const py::gil_scoped_release release;
+      const GilRelease release;
       status = step(0.1, finished);
       passed = deadline.passed();
     }
@@ -83,7 +84,7 @@ auto interruptibly(Task task) -> decltype(task()) {
   for (;;) {
     std::future_status state;
     {
-      const py::gil_scoped_release release;
+      const GilRelease release;
       state = outcome.wait_for(std::chrono::milliseconds(100));
     }
     if (state == std::future_status::ready) return outcome.get();
@@ -105,7 +106,7 @@ class PyWork {
   ~PyWork() {
     if (settled()) return;
     const bool is_work = work_ != nullptr;
-    const py::gil_scoped_release release;
+    const GilRelease release;
     if (is_work) {
       static_cast<void>(group_->wait(*work_, 1e9));
     } else {
@@ -168,13 +169,11 @@ PyPlan bind_plan(int kind, int rank, int nranks, int root, int pieces, bool in_p
   const std::array<const Indices*, 3> spaces{&input, &output, &scratch};
   for (std::size_t i = 0; i < spaces.size(); ++i)
     spec.boundaries[i] = {spaces[i]->data(), static_cast<std::size_t>(spaces[i]->size())};
-  const py::gil_scoped_release release;
-  Result<BoundPlan> bound = BoundPlan::bind(spec);
-  if (!bound.ok()) {
-    const py::gil_scoped_acquire acquire;
-    throw_status(bound.status(), "binding a schedule");
-  }
-  return {std::make_shared<const BoundPlan>(std::move(*bound)), digest};
+  Result<BoundPlan> bound = [&spec] {
+    const GilRelease release;
+    return BoundPlan::bind(spec);
+  }();
+  return {std::make_shared<const BoundPlan>(take(std::move(bound), "binding a schedule")), digest};
 }
 
 // ---- group ---------------------------------------------------------------------------------------------------------
@@ -201,7 +200,7 @@ class PyGroup {
 
   // The last one to let go closes the group, which may wait for ranks that are threads of this process.
   ~PyGroup() {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     group_.reset();
   }
   PyGroup(const PyGroup&) = delete;
@@ -245,7 +244,7 @@ class PyGroup {
     }
     std::shared_ptr<Work> work;
     {
-      const py::gil_scoped_release release;
+      const GilRelease release;
       work = group_->launch(call, std::move(bound), timeout_s);
     }
     return py::cast(
@@ -261,7 +260,7 @@ class PyGroup {
     if (!bind_addresses(*group_, PySequence_Fast_ITEMS(args.ptr()), call, timeout_s)) return py::none();
     std::shared_ptr<Work> work;
     {
-      const py::gil_scoped_release release;
+      const GilRelease release;
       work = group_->launch(call, nullptr, timeout_s);
     }
     return py::cast(std::make_unique<PyWork>(group_, std::move(work), call.desc.kind, keep));
@@ -272,7 +271,7 @@ class PyGroup {
     const Bytes bytes = view(buffer, !is_send);
     Message m;
     {
-      const py::gil_scoped_release release;
+      const GilRelease release;
       m = is_send ? group_->send(peer, tag, bytes.data, bytes.nbytes, static_cast<DType>(dtype), timeout_s, courier)
                   : group_->recv(peer, tag, bytes.data, bytes.nbytes, static_cast<DType>(dtype), timeout_s, courier);
     }
@@ -280,11 +279,11 @@ class PyGroup {
   }
 
   void abort(const std::string& reason) {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     group_->abort(reason);
   }
   void close() {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     group_->close();
   }
 
@@ -334,7 +333,7 @@ void bind_store(py::module_& module) {
           [](StoreClient& self, const std::string& key, const py::bytes& value, double timeout_s) {
             const std::string copy = value;
             Status status = [&] {
-              const py::gil_scoped_release release;
+              const GilRelease release;
               return self.set(key, copy, Deadline::after(timeout_s));
             }();
             if (!status.ok()) throw_status(status, "store");
@@ -344,13 +343,13 @@ void bind_store(py::module_& module) {
           "get",
           [](StoreClient& self, const std::string& key, double timeout_s) {
             auto value = [&] {
-              const py::gil_scoped_release release;
+              const GilRelease release;
               return self.get(key, Deadline::after(timeout_s));
             }();
             return py::bytes(take(std::move(value), "store"));
           },
           py::arg("key"), py::arg("timeout_s"))
-      .def("close", &StoreClient::close, py::call_guard<py::gil_scoped_release>());
+      .def("close", &StoreClient::close, py::call_guard<GilRelease>());
 }
 
 void bind_context(py::module_& module) {
@@ -375,7 +374,7 @@ void bind_context(py::module_& module) {
            py::arg("rank"), py::arg("size"), py::arg("store_host"), py::arg("store_port"), py::arg("secret"),
            py::arg("interface"), py::arg("family"), py::arg("timeout_s"), py::arg("allow_shared_memory"),
            py::arg("tcp_connections"))
-      .def("goodbye", &Context::goodbye, py::call_guard<py::gil_scoped_release>());
+      .def("goodbye", &Context::goodbye, py::call_guard<GilRelease>());
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include "gil.h"
+
 namespace py = pybind11;
 
 namespace pycomm::bindings {
@@ -44,13 +46,14 @@ bool is_comm_error(Code code) noexcept {
 void set_error(const Status& status, const std::string& message, const std::string& group, const std::string& operation,
                std::int64_t seq) {
   const py::object type = py::module_::import("pycomm.errors").attr(exception_name(status.code()));
-  py::object error;
-  if (is_comm_error(status.code())) {
-    error = type(message, py::arg("group") = group, py::arg("operation") = operation, py::arg("seq") = seq,
-                 py::arg("ranks") = status.ranks());
-  } else {
-    error = type(message);
-  }
+  const py::tuple args = py::make_tuple(message);
+  py::dict details;
+  if (is_comm_error(status.code()))
+    details = py::dict(py::arg("group") = group, py::arg("operation") = operation, py::arg("seq") = seq,
+                       py::arg("ranks") = status.ranks());
+  const auto error = py::reinterpret_steal<py::object>(
+      unless_python_ends([&] { return PyObject_Call(type.ptr(), args.ptr(), details.ptr()); }));
+  if (!error) throw py::error_already_set();
   PyErr_SetObject(type.ptr(), error.ptr());
 }
 
@@ -90,13 +93,13 @@ SignalWatch::SignalWatch(Group& group) : group_(group), state_(PyEval_SaveThread
 
 SignalWatch::~SignalWatch() {
   sleep_hook = {};
-  PyEval_RestoreThread(state_);
+  take_gil_back(state_);
 }
 
 void SignalWatch::look(void* self) noexcept {
   auto& watch = *static_cast<SignalWatch*>(self);
   if (watch.interrupted_) return;
-  PyEval_RestoreThread(watch.state_);
+  take_gil_back(watch.state_);
   watch.interrupted_ = PyErr_CheckSignals() != 0;
   watch.state_ = PyEval_SaveThread();
   if (watch.interrupted_) watch.group_.abort("interrupted by a signal");

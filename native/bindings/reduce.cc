@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bind.h"
+#include "gil.h"
 
 namespace py = pybind11;
 
@@ -68,7 +69,7 @@ void py_reduce(const py::buffer& out, const py::buffer& a, const py::buffer& b, 
   check_input(to, right);
   const ReduceFn fn = reduce_fn(checked_dtype(dtype), checked_op(op));
   if (fn == nullptr) refuse(dtype, op);
-  const py::gil_scoped_release release;
+  const GilRelease release;
   fn(to.data, left.data, right.data, count);
 }
 
@@ -87,7 +88,7 @@ void py_reduce_many(const py::buffer& out, const py::list& inputs, int dtype, in
   if (held.empty()) throw py::value_error("inputs is empty");
   const ReduceManyFn fn = reduce_many_fn(checked_dtype(dtype), checked_op(op));
   if (fn == nullptr) refuse(dtype, op);
-  const py::gil_scoped_release release;
+  const GilRelease release;
   fn(to.data, pointers.data(), static_cast<int>(pointers.size()), count, divisor);
 }
 
@@ -96,7 +97,7 @@ void py_scale(const py::buffer& out, const py::buffer& a, int dtype, double fact
   const Bytes from(a, "a", false);
   const std::size_t count = checked_count(to, checked_dtype(dtype));
   check_input(to, from);
-  const py::gil_scoped_release release;
+  const GilRelease release;
   scale(static_cast<DType>(dtype), to.data, from.data, count, factor);
 }
 
@@ -106,7 +107,7 @@ void py_divide(const py::buffer& out, const py::buffer& a, int dtype, int diviso
   const std::size_t count = checked_count(to, checked_dtype(dtype));
   check_input(to, from);
   if (divisor < 1) throw py::value_error("divisor " + std::to_string(divisor) + " must be at least 1");
-  const py::gil_scoped_release release;
+  const GilRelease release;
   divide(static_cast<DType>(dtype), to.data, from.data, count, divisor);
 }
 

@@ -12,6 +12,7 @@
 
 #include "arrays.h"
 #include "bind.h"
+#include "gil.h"
 
 namespace py = pybind11;
 
@@ -41,7 +42,7 @@ py::tuple py_match(const py::buffer& ops, const py::buffer& offsets) {
   const Table table(ops, offsets);
   verify::Pairs matching;
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     matching = verify::match(table.programs);
   }
   py::list uneven;
@@ -80,7 +81,7 @@ py::tuple py_run(const py::buffer& ops, const py::buffer& offsets, const py::buf
   verify::Outcome outcome;
   std::int64_t enough = 0;
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     const verify::Matching matching = verify::checked_matching(table.programs, lane_view.span(), partner_view.span());
     outcome = verify::run(table.programs, matching, memory, capacity, idempotent);
     const auto stuck = [](const verify::Finding& f) { return f.problem == verify::Problem::deadlock; };
