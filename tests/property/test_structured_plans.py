@@ -13,7 +13,9 @@ from pycomm.planner.graph.bounds import bound
 from pycomm.planner.graph.candidates import allgather_candidates, most_load
 from pycomm.planner.graph.few_trees import broadcast_forests, free_forests
 from pycomm.planner.graph.forest import Forest
+from pycomm.planner.graph.free_roots import allreduce_bound
 from pycomm.planner.graph.network import network_of
+from pycomm.planner.graph.partition_bound import partition_bound
 from pycomm.planner.graph.structure import structures
 from pycomm.planner.graph.unit_trees import UnitTrees
 from pycomm.topology import Topology
@@ -147,3 +149,16 @@ def test_a_slow_link_is_not_overlooked(topology: Topology, seed: int) -> None:
     for candidate in itertools.islice(allgather_candidates(network, truth, trees=2), 4):
         same_as_its_trees(candidate.forest)
         assert candidate.load >= truth
+
+
+@settings(deadline=None, max_examples=12)
+@given(networks(), st.lists(st.integers(0, 2**16), max_size=3))
+def test_parts_bound_every_allreduce(topology: Topology, slow: list[int]) -> None:
+    for seed in slow:
+        number = seed % len(topology.links)
+        topology = topology.with_rate(number, topology.links[number].bytes_per_s // 2)
+    network = network_of(topology)
+    whole = partition_bound(network)
+    assert whole is not None
+    if network.nranks <= 8:
+        assert allreduce_bound(network).attained <= whole.algbw

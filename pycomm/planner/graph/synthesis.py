@@ -35,6 +35,7 @@ from pycomm.planner.graph.candidates import (
 from pycomm.planner.graph.few_trees import broadcast_forests, free_forests
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import Network, network_of
+from pycomm.planner.graph.partition_bound import partition_bound
 from pycomm.planner.graph.reports import AnyBound, AnyPlan, facts_of, text_of
 from pycomm.planner.graph.structure import Structure, structures
 from pycomm.planner.graph.symmetric import Ints, SymmetricForest, Symmetry, symmetric_forest
@@ -50,6 +51,8 @@ __all__ = ["AlikeBound", "AnyBound", "Plan", "plan_on", "synthesize"]
 
 CLOSE = Fraction(99, 100)
 """Part of the bound that is enough when no number of trees is asked for."""
+FREE_ROOT_RANKS = 256
+"""More ranks that are not alike share equally in an allreduce: the linear programme takes too long."""
 EXACT_TREES = 64
 """Trees at each rank that a structure may take to meet its bound exactly."""
 
@@ -452,7 +455,33 @@ def _free_allreduce(network: Network, exact: bool) -> _Found:
     """Let a linear programme choose the roots and share the links, and pack both forests."""
     from pycomm.planner.graph.free_roots import allreduce_bound, allreduce_forests
 
+    if network.nranks > FREE_ROOT_RANKS:
+        return _equal_allreduce(network, exact)
     bound = allreduce_bound(network)
     up, down = allreduce_forests(network, bound, Fraction(1) if exact else CLOSE)
     seconds = shared_seconds(network, (up, down))
     return _Found((up, down), seconds, bound, _most_trees(down), "free roots, shared links")
+
+
+def _equal_allreduce(network: Network, exact: bool) -> _Found:
+    """Give all ranks equal shares, where the linear programme would take too long."""
+    up = _spread(network, CollectiveKind.REDUCE_SCATTER, None, exact)
+    down = _spread(network, CollectiveKind.ALLGATHER, None, exact)
+    forests = (up.forests[0], down.forests[0])
+    roots = [forest.roots() for forest in forests]
+    if not np.array_equal(roots[0], roots[1]):  # equal at all ranks, but in other units
+        both = int(np.lcm(roots[0].max(), roots[1].max()))
+        forests = (_repeated(forests[0], both), _repeated(forests[1], both))
+    bounds: list[AnyBound] = [exact_bound(network, CollectiveKind.BROADCAST, 0)]
+    whole = partition_bound(network)
+    if whole is not None:
+        bounds.append(whole)
+    bound = min(bounds, key=lambda one: one.algbw)
+    how = f"equal shares up and down: more than {FREE_ROOT_RANKS} unlike ranks; down: {down.how}"
+    return _Found(forests, shared_seconds(network, forests), bound, down.k, how)
+
+
+def _repeated(forest: Forest, weight: int) -> Forest:
+    """Make the units of data smaller, so that every root has so many."""
+    factor = weight // int(forest.roots().max())
+    return Forest(forest.network, tuple(t._replace(weight=t.weight * factor) for t in forest.trees))
