@@ -155,29 +155,43 @@ class Certificate:
     cuts: tuple[WeightedCut, ...]
     potentials: tuple[tuple[Fraction, ...], ...]
 
-    def value(self) -> Fraction | None:
-        """Compute the bound from the weights alone; ``None`` when they prove nothing."""
+    def prices(self) -> list[Fraction]:
+        """Compute how much each class of arcs counts: for the whole class, the dearer half, 0 or more."""
         programme = self.programme
-        columns = programme.merged_columns()
-        cover = [Fraction(0)] * len(columns)
         price = [[Fraction(0)] * programme.orbits.narc for _ in programme.halves]
         for h, potential in enumerate(self.potentials):
             for k, a, times in _balance(programme, h):
                 price[h][a] -= potential[k] * times
         for cut in self.cuts:
-            if cut.weight < 0 or cut.vertices[: programme.network.nranks].all():
-                return None
-            held = columns @ cut.vertices[: programme.network.nranks]
-            for j, weight in enumerate(held.tolist()):
-                cover[j] += cut.weight * weight
             for a, times in _leaving(programme, cut.half, cut.vertices):
                 price[cut.half][a] += cut.weight * times
-        least = min(c / Fraction(int(column.sum())) for c, column in zip(cover, columns, strict=True))
-        if least <= 0:
+        return [max(Fraction(0), *each) for each in zip(*price, strict=True)]
+
+    def covered(self) -> Fraction:
+        """Compute how often the cuts count data at least, from whichever root."""
+        columns = self.programme.merged_columns()
+        cover = [Fraction(0)] * len(columns)
+        nranks = self.programme.network.nranks
+        for cut in self.cuts:
+            if cut.weight < 0 or cut.vertices[:nranks].all():
+                return Fraction(0)  # not a proof
+            for j, weight in enumerate((columns @ cut.vertices[:nranks]).tolist()):
+                cover[j] += cut.weight * weight
+        return min(c / int(column.sum()) for c, column in zip(cover, columns, strict=True))
+
+    def value(self) -> Fraction | None:
+        """Compute the bound from the weights alone; ``None`` when they prove nothing."""
+        covered = self.covered()
+        if covered <= 0:
             return None
-        capacity = _orbit_capacity(programme).tolist()
-        total = sum((max(0, *each) * cap for *each, cap in zip(*price, capacity, strict=True)), Fraction(0))
-        return total / least
+        capacity = _orbit_capacity(self.programme).tolist()
+        total = sum((p * c for p, c in zip(self.prices(), capacity, strict=True) if p), Fraction(0))
+        return total / covered
+
+    def limiting(self) -> _Ints:
+        """List the arcs that the proof counts."""
+        counts = np.array([price > 0 for price in self.prices()], np.bool_)
+        return np.flatnonzero(counts[self.programme.orbits.arc])
 
 
 @dataclass(frozen=True, eq=False)
@@ -508,12 +522,13 @@ def solve(programme: Programme) -> Solution:
         if _add_broken(master, [round(v) for v in (values * grid).tolist()], 1e-9):
             continue
         exact = _exact_point(master, point)
-        if exact is None:
+        unit = math.lcm(*(value.denominator for value in exact or ()))
+        whole = [int(value * unit) for value in exact or ()]
+        if exact is None or not _fits(master, whole):
             shares, roots = _interval(master, values)
+        elif _add_broken(master, whole, 0.0):
+            continue
         else:
-            unit = math.lcm(*(value.denominator for value in exact))
-            if _add_broken(master, [int(value * unit) for value in exact], 0.0):
-                continue
             shares, roots = _spread(programme, master.columns, exact)
         return Solution(shares, roots, sum(roots, Fraction(0)), upper, certificate, rounds)
     raise InternalError(f"the linear programme of shared links did not settle in {_MAX_ROUNDS} rounds")
@@ -633,12 +648,19 @@ def broken_cuts(network: Network, capacity: npt.NDArray[Any], weights: npt.NDArr
     """List sets that lack a rank and let out less than their ranks hold."""
     from pycomm.planner.graph.bounds import separate
 
+    enough = np.minimum(capacity, weights.sum())  # more is never needed, and might not fit 64 bits
     masks = []
-    for cut in separate(network, capacity.astype(np.int64), weights.astype(np.int64)):
+    for cut in separate(network, enough.astype(np.int64), weights.astype(np.int64)):
         mask = np.zeros(network.nvertices, np.bool_)
         mask[list(cut.vertices)] = True
         masks.append(mask)
     return masks
+
+
+def _fits(master: _Master, values: list[int]) -> bool:
+    """Whether max-flows on a solution in whole numbers stay within 64 bits."""
+    total = sum(value * int(gain) for value, gain in zip(values, master.gain, strict=False))
+    return total * (len(master.programme.network.src) + 1) < 1 << 62
 
 
 def _spread(
