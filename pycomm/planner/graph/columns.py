@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,14 @@ class Columns(NamedTuple):
     eldest: npt.NDArray[np.bool_]
 
 
+@runtime_checkable
+class _Flat(Protocol):
+    """A forest that knows its own columns."""
+
+    def columns(self) -> Columns:
+        """Flatten it."""
+
+
 def columns_of(forest: Forest) -> Columns:
     """Flatten a forest; images of trees are not made one by one.
 
@@ -44,6 +52,8 @@ def columns_of(forest: Forest) -> Columns:
     PlanningError
         A tree has fewer or more edges than span the ranks.
     """
+    if isinstance(forest, _Flat):
+        return forest.columns()
     if not isinstance(forest, SymmetricForest):
         return _columns_of_trees(forest)
     base = _columns_of_trees(Forest(forest.network, tuple(tree.as_tree() for tree in forest.base)))

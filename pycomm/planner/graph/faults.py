@@ -59,7 +59,7 @@ class Fault:
 
 
 def link_fault(src: str, dst: str, bytes_per_s: int = 0, *, both_ways: bool = False) -> Fault:
-    """Describe links that went, or slowed down: all from one vertex to another, or back as well as a cable."""
+    """Describe links that went or slowed down: all from one vertex to another, and back if ``both_ways``."""
     links = [LinkRate(src, dst, bytes_per_s)]
     if both_ways:
         links.append(LinkRate(dst, src, bytes_per_s))

@@ -1,4 +1,4 @@
-"""Forests of which a few trees have changed: the others stay as they are, and are not even made.
+r"""Forests of which a few trees have changed: the others stay as they are, and are not even made.
 
 A forest of images has a million edges on 1,024 ranks. Which of them cross a link is found backwards: an image
 of an edge crosses it if the edge crosses what leads to it, and so the link is taken back by every image, and
@@ -12,13 +12,13 @@ that was cut off the new edge that holds it. A piece is named by its topmost ran
     base tree       cut 0 -> 1, and 1 -> 3         hold 3 by 2, and 1 by 3
 
          0                 0                               0
-        / \\                 \\                               \\
+        / \                 \                               \
        1   2           1     2                               2
-      / \\                                                  /
-     3   4              \\                                 3      pieces: 0 with 2, 1 with 4, 3
+      / \                                                  /
+     3   4              \                                 3      pieces: 0 with 2, 1 with 4, 3
                     3    4                               /
                                                         1
-                                                         \\
+                                                         \
                                                           4
 
 Everything is in the names of the network that the forest was first planned for, through any number of faults;
@@ -27,9 +27,11 @@ only what others see of it is renumbered.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -38,6 +40,7 @@ import numpy.typing as npt
 from pycomm.planner.graph.columns import Columns, columns_of
 from pycomm.planner.graph.faults import Damage
 from pycomm.planner.graph.forest import Edge, Forest, Tree
+from pycomm.planner.graph.network import Network
 from pycomm.planner.graph.symmetric import BaseTree, Shift, SymmetricForest, arc_numbers
 
 __all__ = ["Held", "Patch", "PatchedForest", "TreeIndex", "patched"]
@@ -79,12 +82,13 @@ class _Powers:
     def use(self, times: Ints | int, vertices: Ints, *, back: bool = False) -> Ints:
         """Vertices after so many uses, or before them; the two are broadcast together."""
         if self._tables is not None:
-            return self._tables[back][times, vertices]
+            found: Ints = self._tables[back][times, vertices]
+            return found
         return self._shifts[back].power(np.asarray(times), vertices)
 
 
 class _Shape:
-    """A base tree: who is below whom. Ranks are those of the base tree, row e is edge e, -1 stands for nothing."""
+    """A base tree: who is below whom, in its own names; row e is edge e, -1 stands for nothing."""
 
     def __init__(self, tree: BaseTree, nranks: int) -> None:
         n = nranks
@@ -112,6 +116,13 @@ class _Shape:
         self.height = max(depth)
 
     @cached_property
+    def tellers(self) -> Ints:
+        """Who tells each rank; the root itself for the root."""
+        tellers = np.full(len(self.row), self.tree.root)
+        tellers[self.tree.dst] = self.tree.src
+        return tellers
+
+    @cached_property
     def children(self) -> dict[int, list[int]]:
         """Ranks that each rank tells."""
         found: dict[int, list[int]] = {}
@@ -128,11 +139,25 @@ class TreeIndex:
     forest
         Images of a few trees, or any trees. Tree ``t`` is image ``t // len(base)`` of base tree
         ``t % len(base)``; trees that are not images are image 0 of themselves.
+    origin
+        The network whose links are named; the forest's own, or that network with all arcs turned round.
+    against
+        Whether the data flow against the edges of the trees, and the forest's own network is reversed.
     """
 
-    def __init__(self, forest: Forest) -> None:
-        self.forest = forest
+    def __init__(self, forest: Forest, origin: Network, *, against: bool) -> None:
+        self.forest, self.origin, self.against = forest, origin, against
         network = forest.network
+        ends = (origin.dst, origin.src) if against else (origin.src, origin.dst)
+        self.own = arc_numbers(network, *(e.astype(np.int64) for e in ends))
+        """Arc of the forest's own network for each link."""
+        self.links = np.empty_like(self.own)
+        """Link for each arc of the forest's own network."""
+        self.links[self.own] = np.arange(len(self.own))
+        sharing = np.array(sorted(network.multicast), np.int64)
+        shared = np.isin(network.src, sharing) | np.isin(network.dst, sharing)
+        self.shared = set(self.links[shared].tolist())
+        """Links over which a tree's data go once, however many of its edges cross them."""
         if isinstance(forest, SymmetricForest):
             self.base: Sequence[BaseTree] = forest.base
             self.powers = [_Powers(shift) for shift in forest.symmetry.shifts]
@@ -155,6 +180,32 @@ class TreeIndex:
 
     def __len__(self) -> int:
         return self.order * len(self.base)
+
+    @cached_property
+    def near(self) -> list[list[tuple[int, int]]]:
+        """For each vertex, from which it can hear and over which link."""
+        network = self.forest.network
+        near: list[list[tuple[int, int]]] = [[] for _ in range(network.nvertices)]
+        ends = zip(network.src.tolist(), network.dst.tolist(), self.links.tolist(), strict=True)
+        for src, dst, link in ends:
+            near[dst].append((src, link))
+        return near
+
+    @cached_property
+    def ahead(self) -> list[list[tuple[int, int]]]:
+        """For each vertex, which can hear from it and over which link."""
+        ahead: list[list[tuple[int, int]]] = [[] for _ in self.near]
+        for dst, sources in enumerate(self.near):
+            for src, link in sources:
+                ahead[src].append((dst, link))
+        return ahead
+
+    @cached_property
+    def link(self) -> dict[tuple[int, int], int]:
+        """Link of each pair of neighbours on a path."""
+        network = self.forest.network
+        ends = zip(network.src.tolist(), network.dst.tolist(), strict=True)
+        return dict(zip(ends, self.links.tolist(), strict=True))
 
     @cached_property
     def roots(self) -> Ints:
@@ -190,15 +241,15 @@ class TreeIndex:
         back[fore] = np.arange(len(fore))
         return fore, back
 
-    def edges_on(self, arcs: Ints) -> tuple[Ints, Ints, Ints]:
-        """Find all edges that cross some arcs of the forest's network.
+    def edges_on(self, links: Ints) -> tuple[Ints, Ints, Ints]:
+        """Find all edges that cross some links.
 
         Returns
         -------
         tuple
-            Arc, tree and row of each; a row crosses an arc once at most.
+            Link, tree and row of each; a row crosses a link once at most.
         """
-        network = self.forest.network
+        network, arcs = self.forest.network, self.own[links]
         if not self.powers:
             before = arcs[:, None]
             numbers = np.zeros(1, np.int64)
@@ -215,12 +266,16 @@ class TreeIndex:
         owner = self._owner[entry]
         number = numbers[which % len(numbers)]
         tree = number * len(self.base) + owner % len(self.base)
-        return arcs[which // len(numbers)], tree, owner // len(self.base)
+        return links[which // len(numbers)], tree, owner // len(self.base)
 
-    def base_rows_on(self, tree: int, arc: int) -> list[int]:
-        """Rows of the base of a tree that cross an arc, named as in the base."""
-        owner = self._owner[self._start[arc] : self._start[arc + 1]]
-        return (owner[owner % len(self.base) == tree % len(self.base)] // len(self.base)).tolist()
+    def uses(self, patch: Patch, link: int) -> int:
+        """How many edges of a tree crossed a link before it changed."""
+        network, arc = self.forest.network, int(self.own[link])
+        before = self.own[self.link[int(patch.back[network.src[arc]]), int(patch.back[network.dst[arc]])]]
+        if len(self.base) == 1:
+            return int(self._start[before + 1] - self._start[before])
+        owner = self._owner[self._start[before] : self._start[before + 1]]
+        return int((owner % len(self.base) == patch.tree % len(self.base)).sum())
 
 
 def _as_base(tree: Tree) -> BaseTree:
@@ -245,7 +300,19 @@ class Patch:
         Which tree of which forest it was, and how much it carries now.
     """
 
-    __slots__ = ("_names", "_spans", "back", "cut", "fore", "held", "root", "shape", "tree", "uses", "weight")
+    __slots__ = (
+        "_owners",
+        "_starts",
+        "back",
+        "cut",
+        "fore",
+        "held",
+        "root",
+        "shape",
+        "tree",
+        "uses",
+        "weight",
+    )
 
     def __init__(self, index: TreeIndex, tree: int, weight: int) -> None:
         self.tree, self.weight = tree, weight
@@ -255,6 +322,8 @@ class Patch:
         self.cut: dict[int, tuple[int, int]] = {}
         """Topmost rank of each piece that was cut off; its places in the base."""
         self.held: dict[int, Held] = {}
+        self._starts: list[int] = []
+        self._owners: list[int] = []
         self.uses: dict[int, int] = {}
         """How many edges cross an arc, for arcs that switches share among edges."""
 
@@ -265,47 +334,63 @@ class Patch:
         twin.weight = self.weight if weight is None else weight
         twin.root, twin.cut, twin.held = self.root, dict(self.cut), dict(self.held)
         twin.uses = dict(self.uses)
+        twin._starts, twin._owners = self._starts, self._owners
         return twin
 
     def piece(self, rank: int) -> int:
         """Topmost rank of the piece that a rank is in."""
-        shape = self.shape
-        place = shape.first[rank]
-        found, start = shape.tree.root, -1
-        for top, (first, last) in self.cut.items():
-            if start < first <= place < last:
-                found, start = top, first
-        return found
+        if not self._starts:
+            self._find_pieces()
+        return self._owners[bisect_right(self._starts, self.shape.first[rank]) - 1]
+
+    def _find_pieces(self) -> None:
+        """Say from which place on, in the order of the base, which piece it is."""
+        starts, owners = [0], [self.shape.tree.root]
+        inside = [(len(self.shape.row), self.shape.tree.root)]
+        for first, last, top in sorted((first, last, top) for top, (first, last) in self.cut.items()):
+            while inside[-1][0] <= first:
+                end, _ = inside.pop()
+                starts.append(end)
+                owners.append(inside[-1][1])
+            starts.append(first)
+            owners.append(top)
+            inside.append((last, top))
+        while len(inside) > 1:
+            starts.append(inside.pop()[0])
+            owners.append(inside[-1][1])
+        self._starts, self._owners = starts, owners
 
     def holds(self, rank: int) -> bool:
         """Whether a rank hears the root."""
-        top, held = self.piece(rank), self.held
-        while top != self.root:
-            if top not in held:
-                return False
-            top = self.piece(held[top].parent)
-        return True
+        return self.above(self.piece(rank)) is not None
 
-    def depth(self, rank: int) -> int:
-        """Edges from the root to a rank that hears it."""
-        depth, shape = 0, self.shape
-        while True:
-            top = self.piece(rank)
-            depth += shape.depth[rank] - shape.depth[top]
-            if top == self.root:
-                return depth
-            rank, depth = self.held[top].parent, depth + 1
+    def above(self, top: int) -> int | None:
+        """Depth of the topmost rank of a piece less its depth in the base; ``None`` when it hears nothing."""
+        depth, held, shape = 0, self.held, self.shape
+        piece = top
+        while piece != self.root:
+            if piece not in held:
+                return None
+            rank = held[piece].parent
+            piece = self.piece(rank)
+            depth += shape.depth[rank] - shape.depth[piece] + 1
+        return depth - shape.depth[top]
 
     def sever(self, rank: int) -> None:
         """Cut a rank off from whoever tells it."""
         shape = self.shape
-        if rank != shape.tree.root:
-            self.cut.setdefault(rank, (shape.first[rank], shape.last[rank]))
+        if rank != shape.tree.root and rank not in self.cut:
+            self.cut[rank] = shape.first[rank], shape.last[rank]
+            self._starts = []
         self.held.pop(rank, None)
 
-    def is_cut(self, row: int) -> bool:
-        """Whether an edge of the base is not there any more."""
-        return self.shape.dst[row] in self.cut
+    def undo(self, rank: int, held: Held | None, *, was_cut: bool) -> None:
+        """Make a rank hear again as it did before it was cut off."""
+        if held is not None:
+            self.held[rank] = held
+        if not was_cut:
+            del self.cut[rank]
+            self._starts = []
 
     def path_of(self, rank: int) -> tuple[int, ...] | None:
         """Path by which a rank hears, in names of the network; ``None`` where nobody tells it."""
@@ -330,11 +415,11 @@ class Patch:
         return kept + [top for top, held in self.held.items() if held.parent == rank]
 
     def key(self) -> tuple[object, ...]:
-        """What two patches of one tree have in common when they are the same tree."""
+        """Give what two patches of one tree have in common when they are the same tree."""
         return self.tree, self.root, tuple(sorted(self.cut)), tuple(sorted(self.held.items()))
 
     def as_tree(self, vertex: list[int]) -> Tree:
-        """Make the tree; ``vertex`` renumbers the vertices of the network, and is -1 for those that are gone."""
+        """Make the tree; ``vertex`` renumbers the network, and is -1 for vertices that are gone."""
         telling: dict[int, list[int]] = {}
         for rank in range(len(self.shape.row)):
             if rank != self.root and vertex[self.fore[rank]] >= 0:
@@ -414,8 +499,6 @@ class PatchedForest(Forest):
         The forest as it was, and which of its trees cross an arc.
     damage
         What is left of its network, in the direction of the links.
-    against
-        Whether the data flow against the edges of the trees: the forest is on the network reversed.
     patches
         Trees that have changed, by the number of the old tree; no patch: it was dropped.
     scale
@@ -426,7 +509,6 @@ class PatchedForest(Forest):
 
     index: TreeIndex
     damage: Damage
-    against: bool
     patches: dict[int, tuple[Patch, ...]]
     scale: int
     load: Ints
@@ -463,7 +545,7 @@ class PatchedForest(Forest):
     def loads(self) -> Ints:
         """Units of data that cross each arc, shape ``(narcs,)``; what replicates hears a tree once."""
         left, load = self.damage.network, self.load[self.damage.kept]
-        return load[np.lexsort((left.src, left.dst))] if self.against else load
+        return load[np.lexsort((left.src, left.dst))] if self.index.against else load
 
     def changed(self) -> Iterator[Tree]:
         """Make the trees that are not as they were."""
@@ -471,6 +553,33 @@ class PatchedForest(Forest):
         for tree in sorted(self.patches):
             for patch in self.patches[tree]:
                 yield patch.as_tree(vertex)
+
+    def problems_of_changes(self) -> Iterator[str]:
+        """Say what is wrong with trees that have changed, and which should have and did not.
+
+        :meth:`problems` says the same of all trees, one by one. This looks at all trees that have changed at
+        once, and trusts that the forest was right before.
+        """
+        index, damage, n = self.index, self.damage, self.index.origin.nranks
+        patches = [patch for group in self.patches.values() for patch in group]
+        for number, patch in enumerate(patches):
+            if patch.weight < 1 or not damage.alive[patch.fore[patch.root]]:
+                yield f"changed tree {number} of weight {patch.weight} starts at {patch.fore[patch.root]}"
+            for rank, held in patch.held.items():
+                ends = int(patch.fore[held.parent]), int(patch.fore[rank])
+                links = [index.link.get(pair, -1) for pair in pairwise(held.path)]
+                if (held.path[0], held.path[-1]) != ends or rank not in patch.cut | {patch.root: None}:
+                    yield f"changed tree {number}: the path of {ends[0]} -> {ends[1]} has other ends"
+                if min(links, default=-1) < 0 or not damage.rate[links].all():
+                    yield f"changed tree {number}: a link of {ends[0]} -> {ends[1]} is not there"
+        for begin in range(0, len(patches), max(1, MOST_IN_TABLE // n)):
+            yield from _unheard(patches[begin : begin + max(1, MOST_IN_TABLE // n)], damage.alive[:n])
+        _, trees, rows = index.edges_on(np.flatnonzero(damage.rate == 0))
+        for tree, row in zip(trees.tolist(), rows.tolist(), strict=True):
+            rank = index.shape(tree).dst[row]
+            group = self.patches.get(tree)
+            if group is None or any(rank not in patch.cut for patch in group):
+                yield f"tree {tree} crosses a link that is not there any more"
 
     def columns(self) -> Columns:
         """Flatten it; trees that are as they were are not made one by one."""
@@ -488,6 +597,25 @@ class PatchedForest(Forest):
             parts.append(columns_of(Forest(self.network, tuple(self.changed()))))
             number[from_patch] = len(self.index) + np.arange(from_patch.sum())
         return _chosen(parts, number, self.network.nranks - 1)
+
+
+def _unheard(patches: list[Patch], alive: npt.NDArray[np.bool_]) -> Iterator[str]:
+    """Say which trees leave out a rank: each rank looks up who tells those who tell it, and so on."""
+    n = len(alive)
+    teller = np.full((len(patches), n + 1), n)
+    heard = np.ones((len(patches), n), np.bool_)
+    for row, patch in zip(teller, patches, strict=True):
+        row[:n] = patch.shape.tellers
+        row[list(patch.cut)] = n
+        row[list(patch.held)] = [held.parent for held in patch.held.values()]
+        row[patch.root] = patch.root
+    for _ in range(n.bit_length()):
+        teller = np.take_along_axis(teller, teller, axis=1)
+    for number, patch in enumerate(patches):
+        heard[number, patch.back[:n]] = ~alive  # those who are gone need not hear
+        heard[number] |= teller[number, :n] == patch.root
+    for number in np.flatnonzero(~heard.all(axis=1)).tolist():
+        yield f"changed tree {number} leaves out {int((~heard[number]).sum())} ranks"
 
 
 def _chosen(parts: list[Columns], number: Ints, edges: int) -> Columns:
@@ -517,15 +645,9 @@ def _chosen(parts: list[Columns], number: Ints, edges: int) -> Columns:
 
 
 def patched(
-    index: TreeIndex,
-    damage: Damage,
-    patches: dict[int, tuple[Patch, ...]],
-    scale: int,
-    load: Ints,
-    *,
-    against: bool,
+    index: TreeIndex, damage: Damage, patches: dict[int, tuple[Patch, ...]], scale: int, load: Ints
 ) -> PatchedForest:
     """Make a forest of which a few trees have changed; parameters as of :class:`PatchedForest`."""
-    network = damage.network.reversed() if against else damage.network
+    network = damage.network.reversed() if index.against else damage.network
     trees = _Trees(index, damage.vertex.tolist(), patches, scale)
-    return PatchedForest(network, trees, index, damage, against, patches, scale, load)
+    return PatchedForest(network, trees, index, damage, patches, scale, load)

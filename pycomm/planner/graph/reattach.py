@@ -1,4 +1,4 @@
-"""Joining again what a fault has cut off a tree, over the links with most room.
+r"""Joining again what a fault has cut off a tree, over the links with most room.
 
 A rank that lost its way in is searched for backwards, over links that stay below a limit, fewest links first,
 until a rank that still hears the root is met. Other ranks that lost theirs may lie on the way: they are
@@ -7,7 +7,7 @@ passed on through, and hear as well.
 ::
 
         root ... x ---> nic7 --/--> gpu7          the cable of nic7 is out: gpu7, and gpu6, which it told,
-                  \\                  |  \\          hear nothing. Backwards from gpu7 there is only gpu6,
+                  \                  |  \          hear nothing. Backwards from gpu7 there is only gpu6,
                    +--> nic6 ---> gpu6  ...       and from there nic6: x tells gpu6, and gpu6 tells gpu7
 
 When nothing is found below the limit, the limit becomes what the best way takes (a shortest-path search for
@@ -17,15 +17,16 @@ the least bottleneck), a little more so that the next trees find room as well.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from pycomm.errors import TopologyError
 from pycomm.planner.graph.faults import Damage
-from pycomm.planner.graph.patches import Held, Patch, TreeIndex
-from pycomm.planner.graph.symmetric import arc_numbers
+from pycomm.planner.graph.patches import Held, Patch, PatchedForest
 
 __all__ = ["Half", "Work"]
 
@@ -33,8 +34,12 @@ Ints = npt.NDArray[np.int64]
 
 MARGIN = 1.004
 """By how much more than the next tree needs the limit is raised."""
-REFUSALS = 12
-"""Trees that find no other way before a link is left as full as it is."""
+BREADTH = 24
+"""Vertices of each distance that a search looks at first; where that finds nothing it looks at all."""
+CHOICES = 8
+"""Ranks among which the one of least depth is chosen."""
+STEPS = (0.02, 0.001)
+"""Part of the busiest links' load that is to be moved away: at first, and at least."""
 
 
 class Half:
@@ -42,42 +47,16 @@ class Half:
 
     Parameters
     ----------
-    index, damage, against
-        The forest as it was, what is left of the network, and whether the data flow against the links.
-    patches, scale
-        What has changed before.
-    load
-        Units on each arc of the network as it was planned for.
+    forest
+        As it is.
     """
 
-    def __init__(
-        self,
-        index: TreeIndex,
-        damage: Damage,
-        patches: dict[int, tuple[Patch, ...]],
-        scale: int,
-        load: Ints,
-        *,
-        against: bool,
-    ) -> None:
-        own, origin = index.forest.network, damage.origin
-        self.index, self.against, self.scale = index, against, scale
-        self.patches = {tree: [patch.copy() for patch in group] for tree, group in patches.items()}
-        self.load = load.copy()
-        ends = (origin.dst, origin.src) if against else (origin.src, origin.dst)
-        self.own = arc_numbers(own, *(e.astype(np.int64) for e in ends))
-        """Arc of the forest's own network for each arc of the network."""
-        self.links = np.empty_like(self.own)
-        self.links[self.own] = np.arange(len(self.own))
-        sharing = own.multicast
-        self.shared = {
-            arc
-            for arc in range(len(own.src))
-            if sharing and (own.src[arc] in sharing or own.dst[arc] in sharing)
-        }
-        self.shared = {int(self.links[arc]) for arc in self.shared}
-        """Links over which a tree's data go once, however many of its edges cross them."""
-        self.total = 1
+    def __init__(self, forest: PatchedForest) -> None:
+        self.index, self.scale, self.total = forest.index, forest.scale, forest.weight()
+        self.patches = {tree: [patch.copy() for patch in group] for tree, group in forest.patches.items()}
+        self.load: list[int] = forest.load.tolist()
+        self.known: dict[int, list[int]] = {}
+        """Way that the last tree that passed a vertex took to it, from a rank that heard."""
         self.parts = 1
         """How many trees a tree becomes that has to change."""
 
@@ -97,15 +76,13 @@ class Half:
 
     def take_off(self, patch: Patch) -> None:
         """Take a whole tree off the links, for good."""
-        arc = self.index.forest.network.arc
         told: set[int] = set()
         for rank in range(len(patch.shape.row)):
-            path = patch.path_of(rank) or ()
-            for pair in zip(path, path[1:], strict=False):
-                link = int(self.links[arc[pair]])
+            for pair in pairwise(patch.path_of(rank) or ()):
+                link = self.index.link[pair]
                 if link not in told:
                     self.load[link] -= patch.weight
-                if link in self.shared:
+                if link in self.index.shared:
                     told.add(link)
         self.total -= patch.weight
 
@@ -140,7 +117,7 @@ class Half:
         if factor > 1:
             self.patches = {t: [p.copy(p.weight * factor) for p in ps] for t, ps in self.patches.items()}
             self.scale *= factor
-            self.load *= factor
+            self.load = [load * factor for load in self.load]
             self.total *= factor
 
     def crossing(self, links: Ints) -> Iterator[tuple[int, Patch | None, int]]:
@@ -153,23 +130,31 @@ class Half:
         """
         if not len(links):
             return
-        _, trees, rows = self.index.edges_on(self.own[links])
-        own = set(self.own[links].tolist())
-        arcs = self.index.forest.network.arc
-        changed = list(self.patches.items())
-        for key in np.unique(trees * self.index.forest.network.nranks + rows).tolist():
-            tree, row = divmod(key, self.index.forest.network.nranks)
+        _, trees, rows = self.index.edges_on(links)
+        nranks, changed = self.index.origin.nranks, list(self.patches.items())
+        for key in np.unique(trees * nranks + rows).tolist():
+            tree, row = divmod(key, nranks)
             rank = self.index.shape(tree).dst[row]
             if tree not in self.patches:
                 yield tree, None, rank
             for patch in self.patches.get(tree, ()):
                 if rank not in patch.cut:
                     yield tree, patch, rank
+        wanted = set(links.tolist())
         for tree, group in changed:
             for patch in group:
                 for rank, held in list(patch.held.items()):
-                    if any(arcs[pair] in own for pair in zip(held.path, held.path[1:], strict=False)):
+                    if any(self.index.link[pair] in wanted for pair in pairwise(held.path)):
                         yield tree, patch, rank
+
+
+def _back(after: dict[int, int], vertex: int) -> list[int]:
+    """Way that a search has found."""
+    way = [vertex]
+    while after[vertex] >= 0:
+        vertex = after[vertex]
+        way.append(vertex)
+    return way
 
 
 class Work:
@@ -185,27 +170,16 @@ class Work:
 
     def __init__(self, damage: Damage, halves: Sequence[Half]) -> None:
         self.damage, self.halves = damage, halves
-        origin = damage.origin
-        self.nranks = origin.nranks
-        self.rate = damage.rate.tolist()
-        self.arc = origin.arc
+        self.nranks = damage.origin.nranks
         live = damage.rate > 0
         pace = np.divide(1.0, damage.rate, out=np.full(len(live), np.inf), where=live)
         self.pace: list[float] = pace.tolist()
+        """Seconds per byte of each link; infinite where it is gone."""
         busy = np.zeros(len(live))
         for half in halves:
-            busy += half.load / half.total
-        busy[live] *= pace[live]
-        busy[~live] = 0
-        self.busy: list[float] = busy.tolist()
-        self.into: list[list[tuple[int, int]]] = [[] for _ in range(origin.nvertices)]
-        self.out_of: list[list[tuple[int, int]]] = [[] for _ in range(origin.nvertices)]
-        for arc in damage.kept.tolist():
-            a, b = int(origin.src[arc]), int(origin.dst[arc])
-            self.into[b].append((a, arc))
-            self.out_of[a].append((b, arc))
+            busy += np.array(half.load, np.float64) / half.total
+        self.busy: list[float] = np.where(live, busy * np.where(live, pace, 0), 0).tolist()
         self.limit = 0.0
-        self.touched: list[int] = []
 
     # -------------------------------------------------------------------------------------------- loads
 
@@ -213,20 +187,20 @@ class Work:
         """Put a tree on the links of a path, or take it off."""
         units = sign * patch.weight
         seconds = units / half.total
-        back, against, shared = patch.back, half.against, half.shared
-        for a, b in zip(path, path[1:], strict=False):
-            arc = self.arc[(b, a) if against else (a, b)]
-            if arc in shared:
-                uses = patch.uses.get(arc)
+        link_of, shared = half.index.link, half.index.shared
+        for pair in pairwise(path):
+            link = link_of[pair]
+            if link in shared:
+                uses = patch.uses.get(link)
                 if uses is None:
-                    old = half.index.forest.network.arc[int(back[a]), int(back[b])]
-                    uses = len(half.index.base_rows_on(patch.tree, old))
-                patch.uses[arc] = uses + sign
+                    uses = half.index.uses(patch, link)
+                patch.uses[link] = uses + sign
                 if uses != (sign < 0):  # others of its edges cross it as well
                     continue
-            half.load[arc] += units
-            if self.rate[arc]:
-                self.busy[arc] += seconds * self.pace[arc]
+            half.load[link] += units
+            pace = self.pace[link]
+            if pace < math.inf:
+                self.busy[link] += seconds * pace
 
     def sever(self, half: Half, patch: Patch, rank: int) -> None:
         """Cut a rank off whoever tells it."""
@@ -237,6 +211,55 @@ class Work:
 
     # ------------------------------------------------------------------------------------------- search
 
+    def detour(self, half: Half, patch: Patch, rank: int, path: Sequence[int]) -> bool:
+        """Lead an edge of a tree round what is gone of its path, over two or three other links.
+
+        Parameters
+        ----------
+        half, patch
+            The tree.
+        rank
+            Who heard along the path, in names of the base, and was cut off.
+        path
+            The path as it was.
+        """
+        link_of, pace = half.index.link, self.pace
+        gone = [i for i, pair in enumerate(pairwise(path)) if pace[link_of[pair]] == math.inf]
+        first, last = gone[0], gone[-1] + 1
+        share = patch.weight / half.total
+        heads = self._steps(half.index.ahead[path[first]], path, share)
+        tails = self._steps(half.index.near[path[last]], path, share) if heads else {}
+        ways: list[tuple[float, int, tuple[int, ...]]] = [
+            (max(heads[v], tails[v]), 1, (v,)) for v in heads if v in tails
+        ]
+        if not ways and len(heads) <= len(tails):
+            for v, reached in heads.items():
+                for other, busy in self._steps(half.index.ahead[v], path, share).items():
+                    if other in tails:
+                        ways.append((max(reached, busy, tails[other]), 2, (v, other)))
+        elif not ways:
+            for v, reached in tails.items():
+                for other, busy in self._steps(half.index.near[v], path, share).items():
+                    if other in heads:
+                        ways.append((max(reached, busy, heads[other]), 2, (other, v)))
+        if not ways:
+            return False
+        whole = (*path[: first + 1], *min(ways)[2], *path[last:])
+        patch.held[rank] = Held(int(patch.back[whole[0]]), whole)
+        self.charge(half, patch, whole, +1)
+        return True
+
+    def _steps(
+        self, neighbours: Sequence[tuple[int, int]], path: Sequence[int], share: float
+    ) -> dict[int, float]:
+        """Neighbours that are no ranks, not on the path, and on links below the limit; how busy these get."""
+        found = {}
+        for other, link in neighbours:
+            busy = self.busy[link] + share * self.pace[link]
+            if other >= self.nranks and busy <= self.limit and other not in path:
+                found[other] = busy
+        return found
+
     def join(self, half: Half, patch: Patch, top: int, *, strict: bool = False) -> bool:
         """Make a rank that hears nothing hear the root again; ``strict``: not beyond the limit.
 
@@ -246,11 +269,15 @@ class Work:
             No link leads to it any more.
         """
         share = patch.weight / half.total
-        way = self._search(half, patch, top, share)
+        way = self._search(half, patch, top, share, BREADTH)
+        way = way or self._search(half, patch, top, share, self.damage.origin.nvertices)
         if way is None:
             if strict:
                 return False
             way = self._widest(half, patch, top, share)
+        for at in range(1, len(way) - 1):
+            if way[at] >= self.nranks:
+                half.known[way[at]] = way[: at + 1]
         start = 0
         for at in range(1, len(way)):
             if way[at] < self.nranks:
@@ -261,44 +288,72 @@ class Work:
                 start = at
         return True
 
-    def _search(self, half: Half, patch: Patch, top: int, share: float) -> list[int] | None:
-        """Way from a rank that hears to the topmost rank of a piece: fewest links, then least depth."""
-        near = self.out_of if half.against else self.into
-        busy, pace, limit, nranks, back = self.busy, self.pace, self.limit, self.nranks, patch.back
+    def _known(
+        self, half: Half, patch: Patch, vertex: int, after: dict[int, int], share: float, depth: int
+    ) -> list[int] | None:
+        """Way that another tree took to a vertex, from the last rank on it that hears in this tree.
+
+        It has to have room, and to start no deeper than ``depth``.
+        """
+        way = half.known[vertex]
+        for start in range(len(way) - 2, -1, -1):
+            other, following = way[start], way[start + 1]
+            link = half.index.link[other, following]
+            if other in after or self.busy[link] + share * self.pace[link] > self.limit:
+                return None
+            if other < self.nranks:
+                rank = int(patch.back[other])
+                above = patch.above(patch.piece(rank))
+                if above is not None:
+                    return way[start:-1] if patch.shape.depth[rank] + above <= depth else None
+        return None
+
+    def _search(self, half: Half, patch: Patch, top: int, share: float, breadth: int) -> list[int] | None:
+        """Way from a rank that hears to the topmost rank of a piece: few links, then little depth.
+
+        Of each distance so many vertices are looked at.
+        """
+        near, busy, pace, limit = half.index.near, self.busy, self.pace, self.limit
+        nranks, back, depth = self.nranks, patch.back, patch.shape.depth
         goal = int(patch.fore[top])
+        deepest = patch.shape.height
         after = {goal: -1}
-        level, hits = [goal], []
-        hears: dict[int, bool] = {}
+        level: list[int] = [goal]
+        hits: list[tuple[int, int, int]] = []
+        above: dict[int, int | None] = {}
         while level and not hits:
             following = []
             for vertex in level:
-                for other, arc in near[vertex]:
-                    if other in after or busy[arc] + share * pace[arc] > limit:
+                for other, link in near[vertex]:
+                    if other in after or busy[link] + share * pace[link] > limit:
                         continue
                     after[other] = vertex
-                    if other < nranks:
+                    if other >= nranks:
+                        if other in half.known:
+                            known = self._known(half, patch, other, after, share, deepest)
+                            if known is not None:
+                                return known + _back(after, other)
+                    else:
                         rank = int(back[other])
                         piece = patch.piece(rank)
-                        if piece not in hears:
-                            hears[piece] = patch.holds(piece)
-                        if hears[piece]:
-                            hits.append((patch.depth(rank), len(hits), other))
+                        if piece not in above:
+                            above[piece] = patch.above(piece)
+                        offset = above[piece]
+                        if offset is not None:
+                            hits.append((depth[rank] + offset, len(hits), other))
                             continue
                     following.append(other)
+                if len(hits) >= CHOICES or len(following) >= breadth:
+                    break
             level = following
         if not hits:
             return None
-        vertex = min(hits)[2]
-        way = [vertex]
-        while after[vertex] >= 0:
-            vertex = after[vertex]
-            way.append(vertex)
-        return way
+        return _back(after, min(hits)[2])
 
     def _widest(self, half: Half, patch: Patch, top: int, share: float) -> list[int]:
         """Way whose busiest link is least busy; raises the limit to that."""
-        near = self.out_of if half.against else self.into
-        busy, pace, nranks, back = self.busy, self.pace, self.nranks, patch.back
+        near, busy, pace = half.index.near, self.busy, self.pace
+        nranks, back = self.nranks, patch.back
         goal = int(patch.fore[top])
         after: dict[int, int] = {}
         heap = [(0.0, 0, goal, -1)]
@@ -309,17 +364,14 @@ class Work:
             after[vertex] = origin
             if vertex < nranks and vertex != goal and patch.holds(int(back[vertex])):
                 self.limit = max(self.limit, most * MARGIN)
-                way = [vertex]
-                while after[vertex] >= 0:
-                    vertex = after[vertex]
-                    way.append(vertex)
-                return way
-            for other, arc in near[vertex]:
-                if other not in after:
-                    heapq.heappush(heap, (max(most, busy[arc] + share * pace[arc]), hops + 1, other, vertex))
+                return _back(after, vertex)
+            for other, link in near[vertex]:
+                if other not in after and pace[link] < math.inf:
+                    key = max(most, busy[link] + share * pace[link])
+                    heapq.heappush(heap, (key, hops + 1, other, vertex))
         names = self.damage.origin.names
         root = int(patch.fore[patch.root])
-        ends = (goal, root) if half.against else (root, goal)
+        ends = (goal, root) if half.index.against else (root, goal)
         raise TopologyError(
             f"after the fault nothing leads from {names[ends[0]]} to {names[ends[1]]}: "
             "leave one of them out of the group"
@@ -336,19 +388,24 @@ class Work:
         if self.join(half, patch, rank, strict=True):
             return True
         self.charge(half, patch, path, +1)
-        if held is not None:
-            patch.held[rank] = held
-        if not was_cut:
-            del patch.cut[rank]
+        patch.undo(rank, held, was_cut=was_cut)
         return False
 
-    def shed(self, link: int, moves: int) -> int:
-        """Lead trees away from a link until it is below the limit; returns how many were moved."""
+    def shed(self, link: int, moves: int, refusals: int) -> int:
+        """Lead trees away from a link until it is below the limit; returns how many were moved.
+
+        Parameters
+        ----------
+        link
+            Which.
+        moves, refusals
+            How many trees may be moved, and how many may find no other way.
+        """
         moved = refused = 0
         for half in self.halves:
             for tree, one, rank in list(half.crossing(np.array([link]))):
                 for patch in half.of(tree) if one is None else [one]:
-                    if self.busy[link] <= self.limit or refused >= REFUSALS or moved >= moves:
+                    if self.busy[link] <= self.limit or refused >= refusals or moved >= moves:
                         return moved
                     if not self._crosses(half, patch, rank, link):
                         continue
@@ -360,31 +417,35 @@ class Work:
 
     def _crosses(self, half: Half, patch: Patch, rank: int, link: int) -> bool:
         """Whether a rank still hears over a link; trees may have changed since they were found."""
-        path = patch.path_of(rank) or ()
-        pairs = zip(path[1:], path, strict=False) if half.against else zip(path, path[1:], strict=False)
-        return any(self.arc[pair] == link for pair in pairs)
+        return any(half.index.link[pair] == link for pair in pairwise(patch.path_of(rank) or ()))
 
-    def relieve(self, moves: int, least: float) -> None:
+    def relieve(self, moves: int, refusals: int, least: float) -> None:
         """Lower the busiest links, one tree at a time, as far as single moves and their number allow.
 
         Parameters
         ----------
         moves
             How many trees may be moved.
+        refusals
+            How many trees may find no other way before a link is left as it is.
         least
-            Below this there is nothing to gain.
+            Seconds per byte below which there is nothing to gain.
         """
+        step = STEPS[0]
         while moves > 0:
             most = max(self.busy)
             if most <= least:
                 return
-            fullest = [arc for arc, busy in enumerate(self.busy) if busy >= most * (1 - 1e-9)]
-            if len(fullest) > moves:
-                return
-            self.limit = most * (1 - 1e-7)
-            for link in fullest:
+            self.limit = max(least, most * (1 - step))
+            over = sorted((-busy, link) for link, busy in enumerate(self.busy) if busy > self.limit)
+            helped = len(over) <= moves
+            for _, link in over if helped else ():
                 if self.busy[link] > self.limit:
-                    done = self.shed(link, moves)
-                    moves -= done
-                    if self.busy[link] > self.limit:
-                        return
+                    moves -= self.shed(link, moves, refusals)
+                    if self.busy[link] >= most * (1 - STEPS[1] / 2):  # the others will not help
+                        helped = False
+                        break
+            if not helped:
+                if step <= STEPS[1]:
+                    return
+                step = max(step / 2, STEPS[1])
