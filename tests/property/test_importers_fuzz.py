@@ -85,6 +85,38 @@ def test_other_values_in_place_of_words(name: str, data: st.DataObject) -> None:
     outcome(text, detect_format(sample(name)))
 
 
+NASTY = (
+    "9" * 5000,
+    "-1",
+    "",
+    "1e400",
+    "99999999999",
+    "0",
+    '"',
+    "null",
+    "[]",
+    "{}",
+    "é\u2028",
+    "1." + "3" * 5000,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_word_becomes_something_nasty(name: str) -> None:
+    """Chance finds few of the places where one wrong word is enough: try each word of each sample."""
+    text = sample(name)
+    format = detect_format(text)
+    starts = [i for i in range(1, len(text)) if text[i].isalnum() and not text[i - 1].isalnum()]
+    for begin in starts:
+        end = begin
+        while end < len(text) and text[end].isalnum():
+            end += 1
+        for word in NASTY:
+            outcome(text[:begin] + word + text[end:], format)
+
+
 @given(st.binary(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_garbage(raw: bytes) -> None:

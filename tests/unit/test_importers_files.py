@@ -139,6 +139,10 @@ class TestNccl:
         with pytest.raises(TopologyError, match=r"no device.*known by their bus id alone"):
             reads('<system version="1"><cpu numaid="0"><pci busid="0000:00:16.0"/></cpu></system>')
 
+    def test_a_compute_capability_that_cannot_be(self) -> None:
+        text = (FILES / "nccl_hgx.xml").read_text().replace('sm="90"', 'sm="-1"')
+        assert rate(reads(text), "gpu2", "gpu3") == 40
+
     def test_xgmi_by_generation(self) -> None:
         topology = read(FILES / "rccl_ring.xml")
         assert rate(topology, "gpu0", "gpu1") == 144

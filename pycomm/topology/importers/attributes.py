@@ -35,7 +35,7 @@ _KIND_KEYS = ("kind", "type", "role")
 _RATE_KEYS = ("bandwidth", "bw", "capacity", "rate", "speed", "LinkSpeed", "LinkLabel", "label", "name")
 _KNOWN_VERTEX = {*_KIND_KEYS, "host", "vendor", "model", "multicast", "reduction", "label", "name", "id"}
 _KNOWN_EDGE = {*_RATE_KEYS, "LinkSpeedRaw", "LinkSpeedUnits", "latency", "latency_s", "kind", "key", "id"}
-_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,2})?|\.[0-9]+")
+_NUMBER = re.compile(r"(?:[0-9]{1,18}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?")
 _RATE_TEXT = re.compile(r"(?:<|<=|~)?\s*([0-9][0-9.]*\s*[kKMGTP]?i?(?:bits?/s|bps|b/s|B/s|Bps))")
 
 

@@ -40,13 +40,15 @@ _LANE_MBITS = {
 
 _DEFAULT_LINK = 12_500_000_000
 
-_VERTEX = re.compile(r'(Switch|Ca|Hca|Rt|Router)\s+([0-9]+)\s+"([^"]+)"\s*(?:#\s*"(.*)"(.*))?', re.IGNORECASE)
+_VERTEX = re.compile(
+    r'(Switch|Ca|Hca|Rt|Router)\s+([0-9]{1,6})\s+"([^"]+)"\s*(?:#\s*"(.*)"(.*))?', re.IGNORECASE
+)
 _PORT = re.compile(
-    r"\[([0-9]+)\](?:\[ext [0-9]+\])?(?:\([^()]*\))?\s*"
-    r'"([^"]+)"\[([0-9]+)\](?:\[ext [0-9]+\])?(?:\([^()]*\))?\s*(?:#\s*(.*))?'
+    r"\[([0-9]{1,6})\](?:\[ext [0-9]+\])?(?:\([^()]*\))?\s*"
+    r'"([^"]+)"\[([0-9]{1,6})\](?:\[ext [0-9]+\])?(?:\([^()]*\))?\s*(?:#\s*(.*))?'
 )
 _NAMED = re.compile(r'"([^"]*)"')
-_RATE = re.compile(r"\b([0-9]{1,2})x([A-Z]+[0-9]*|[0-9]+(?:\.[0-9]+)?)(?:\s|$)")
+_RATE = re.compile(r"\b([0-9]{1,2})x([A-Z]+[0-9]*|[0-9]{1,9}(?:\.[0-9]{1,9})?)(?:\s|$)")
 _PROPERTY = re.compile(r"[A-Za-z]\w*=")
 _ADAPTER = re.compile(
     r"(?:mlx|mthca|hca|hfi|qib|ipath|bnxt|irdma|ib|opa|roce|rdma|cx)[\w.:-]*", re.IGNORECASE

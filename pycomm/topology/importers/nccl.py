@@ -342,7 +342,7 @@ def between_processors(arch: str, vendor: str, family: str, model: str) -> int:
 
 
 def _nvlink_rate(gpu: Element, source: Source) -> float:
-    capability = _integer(gpu, "sm", 80, source)
+    capability = max(_integer(gpu, "sm", 80, source), 0)
     return next(rate for least, rate in _NVLINK if capability >= least)
 
 

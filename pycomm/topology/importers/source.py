@@ -39,8 +39,10 @@ class Source(NamedTuple):
         TopologyError
             Always: ``name:line: field: problem``.
         """
-        place = self.name + (f":{line}" if line else "") + (f": {field}" if field else "")
-        raise TopologyError(" ".join(f"{place}: {problem}".split()))
+        place = self.name.replace("\n", " ") + (f":{line}" if line else "") + (f": {field}" if field else "")
+        words = (word if len(word) <= 120 else f"{word[:60]}..." for word in problem.split())
+        said = " ".join(words)
+        raise TopologyError(f"{place}: {said if len(said) <= 600 else said[:597] + '...'}")
 
 
 def read_text(path: str | Path) -> Source:
@@ -152,6 +154,7 @@ class Reading:
 
     def skip(self, what: str, count: int = 1) -> None:
         """Count something that is left out."""
+        what = what if len(what) <= 120 else f"{what[:117]}..."
         self._skipped[what] = self._skipped.get(what, 0) + count
 
     def topology(self) -> Topology:
