@@ -50,7 +50,7 @@ def outcome(text: str, format: str | None = None) -> Topology | None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_mutations(name: str, data: st.DataObject) -> None:
     text = sample(name)
     format = detect_format(text)
@@ -71,7 +71,7 @@ def test_mutations(name: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_other_values_in_place_of_words(name: str, data: st.DataObject) -> None:
     """Numbers and names are where importers go wrong: every one may become something else."""
     text = sample(name)
