@@ -7,6 +7,7 @@
 
 #include "arrays.h"
 #include "bind.h"
+#include "gil.h"
 #include "network/bound.h"
 #include "network/digraph.h"
 #include "network/pack.h"
@@ -41,7 +42,7 @@ py::tuple py_bound(int nranks, int nvertices, const py::buffer& src, const py::b
   const Weighted in(nranks, nvertices, src, dst, capacity, weights);
   network::Ratio ratio;
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     ratio = network::greatest_ratio(in.graph, in.capacity.span(), in.weights.span());
   }
   return py::make_tuple(ratio.weight, ratio.capacity, to_array(std::move(ratio.outside)));
@@ -52,7 +53,7 @@ py::list py_separate(int nranks, int nvertices, const py::buffer& src, const py:
   const Weighted in(nranks, nvertices, src, dst, capacity, weights);
   std::vector<std::vector<std::uint8_t>> cuts;
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     cuts = network::violated_cuts(in.graph, in.capacity.span(), in.weights.span());
   }
   py::list found;
@@ -66,7 +67,7 @@ py::tuple py_pack(int nranks, int nvertices, const py::buffer& src, const py::bu
   network::Forest forest;
   std::int64_t by_proof = 0;
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     forest = network::pack(in.graph, in.capacity.span(), in.weights.span(), by_proof);
   }
   return py::make_tuple(to_array(std::move(forest.root)), to_array(std::move(forest.weight)),
