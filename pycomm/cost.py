@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Final
 
 from pycomm.collectives.spec import equal_form
 from pycomm.types import CollectiveKind
 
-__all__ = ["Bound", "Link", "Links", "PlanCost", "chunk_nbytes", "lower_bound", "time_s"]
+__all__ = ["ACCELERATORS", "Bound", "Link", "Links", "PlanCost", "chunk_nbytes", "lower_bound", "time_s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,11 @@ class Links:
     inside: Link = Link(2e-6, 0.5e-6, 6e9)
     between: Link = Link(30e-6, 4e-6, 1.2e9, 200)
     reduce_bytes_per_s: float = 8e9
+
+
+ACCELERATORS: Final = Links(Link(3e-6, 0.5e-6, 1e12), Link(8e-6, 1e-6, 1e12), 1e12)
+"""Messages that accelerators send themselves, whose rates a topology tells: between what NCCL's tuning model
+(src/graph/tuning.cc) says of its fast protocols, 0.6 to 4 us a hop, and of its plain one, 3.4 to 14 us."""
 
 
 def chunk_nbytes(kind: CollectiveKind, nranks: int, pieces: int, nbytes: int) -> float:

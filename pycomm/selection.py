@@ -10,6 +10,7 @@ from pycomm.backends.base import Call, Capabilities
 from pycomm.calls import out_of_place
 from pycomm.collectives.reference import block_counts
 from pycomm.collectives.spec import equal_form
+from pycomm.cost import Links
 from pycomm.errors import PlanningError, Unsupported, UsageError
 from pycomm.planner.base import PlanRequest
 from pycomm.schedule import Schedule
@@ -224,7 +225,7 @@ class Selector:
 
             table = None if self._table is None else self._table(call.timeout_s)
             request = self._request(call, in_place)
-            found = tuner.choose(request, nbytes, algorithm=name, table=table).schedule
+            found = tuner.choose(request, nbytes, Links(), name, table).schedule
             if len(self._chosen) >= _MAX_CHOSEN:
                 self._chosen.clear()
             self._chosen[key] = found
@@ -243,7 +244,9 @@ class Selector:
             table = None
         elif measured not in (None, OWN):
             own = False
-        return tuner.explain(request, self._nbytes(call), table=table, algorithm=OWN if own else forced)
+        return tuner.explain(
+            request, self._nbytes(call), Links(), table=table, algorithm=OWN if own else forced
+        )
 
     def _prove(self, schedule: Schedule, timeout_s: float | None) -> None:
         """Verify a schedule, and compare it with the other ranks', before it first runs."""

@@ -9,6 +9,7 @@ first.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -36,8 +37,8 @@ PIECES_ON_NETWORK = (1, 4, 16, 64)
 MIN_PIECE_NBYTES = 4096
 """Pieces are not made smaller than this."""
 WORTH = 1.02
-"""Plans that are predicted to differ by less are equals: of those the one with fewer pieces is taken, then
-the one that keeps links busy for less time, since what else uses them is never known in full."""
+"""Plans that are predicted to differ by less are equals. Of those the one that keeps links busy for less time
+is taken, since what else uses them is never known in full; then the one with fewer messages."""
 MAX_PRICED_RANKS = 128
 """In larger groups plans are not made to be priced: closed forms are evaluated, on the narrowest links."""
 _RINGS = ("ring", "bidirectional_ring")
@@ -54,8 +55,11 @@ class Estimate:
         Predicted or, from a measured table, measured.
     planner, pieces, order
         Name of the planner, and what the request asks it for; ``()`` is the order of the ranks.
-    work
-        Seconds for which all links together are busy, where that is known: decides between equals.
+    work, messages
+        Seconds for which all links together are busy, and messages of the busiest rank, where they are known:
+        they decide between equals.
+    is_least
+        Whether ``seconds`` is only what it takes at least, which is more than another takes.
     """
 
     seconds: float
@@ -63,6 +67,8 @@ class Estimate:
     pieces: int
     order: tuple[int, ...] = ()
     work: float = 0.0
+    messages: int = 0
+    is_least: bool = False
 
     def label(self) -> str:
         """Name it, for people: ``"ring, 4 pieces, placed"``."""
@@ -113,7 +119,8 @@ def choose(
         Bytes of the whole array: of one rank for allreduce, broadcast and reduce, all blocks of all ranks for
         the others; for alltoall the blocks of one rank.
     links
-        The machine; ``None`` means the defaults of :class:`pycomm.cost.Links`.
+        What messages cost; ``None`` means the defaults of :class:`pycomm.cost.Links` for processes, and
+        :data:`pycomm.cost.ACCELERATORS` for other devices of a topology.
     algorithm
         Name of the planner to use whatever it costs; its pieces and order are still the best predicted.
     table
@@ -129,11 +136,11 @@ def choose(
     if nbytes < 0:
         raise UsageError(f"cannot choose a plan for {nbytes} bytes: the size must not be negative")
     if algorithm is not None:
-        return _named(request, nbytes, links or Links(), algorithm)
+        return _named(request, nbytes, links or pricing.links_of(request), algorithm)
     measured = None if table is None else table.find(key_of(request), equal_form(request.kind), nbytes)
     if measured is not None and measured.algorithm != OWN:
         return _from_table(request, nbytes, measured)
-    ranked = estimates(request, nbytes, links or Links())
+    ranked = estimates(request, nbytes, links or pricing.links_of(request), only_best=True)
     best = ranked[0]
     schedule = _planned(best.planner, best.request(request))
     size = format_size_rounded(nbytes)
@@ -141,7 +148,8 @@ def choose(
     if len(ranked) == 1:
         return Choice(best.planner, schedule, f"{why}, the only planner that can", "")
     second = ranked[1]
-    why += f", {second.planner} would take {format_time(second.seconds)}"
+    least = " at least" if second.is_least else ""
+    why += f", {second.planner} would take{least} {format_time(second.seconds)}"
     return Choice(best.planner, schedule, why, second.planner)
 
 
@@ -163,8 +171,17 @@ def _from_table(request: PlanRequest, nbytes: int, entry: Entry) -> Choice:
 
 
 @lru_cache(maxsize=4096)
-def estimates(request: PlanRequest, nbytes: int, links: Links) -> tuple[Estimate, ...]:
+def estimates(
+    request: PlanRequest, nbytes: int, links: Links, *, only_best: bool = False
+) -> tuple[Estimate, ...]:
     """Evaluate every planner that can serve the request, each at its best; the choice first.
+
+    Parameters
+    ----------
+    request, nbytes, links
+        As of :func:`choose`.
+    only_best
+        Do not find out by how much those are slower that cannot be the best.
 
     Raises
     ------
@@ -172,8 +189,15 @@ def estimates(request: PlanRequest, nbytes: int, links: Links) -> tuple[Estimate
         No planner can serve the request.
     """
     every = registry.candidates(request)
-    found = [_estimate(planner, request, nbytes, links) for planner in every]
-    able = [estimate for estimate in found if estimate is not None]
+    found: dict[str, Estimate] = {}
+    least = math.inf
+    # plans made for the network are often the best: others need not be priced further than that
+    for planner in sorted(every, key=lambda planner: planner.name not in _ON_GRAPHS):
+        estimate = _estimate(planner, request, nbytes, links, least if only_best else math.inf)
+        if estimate is not None:
+            found[planner.name] = estimate
+            least = min(least, estimate.seconds)
+    able = [found[planner.name] for planner in every if planner.name in found]
     if not able:
         names = ", ".join(planner.name for planner in every)
         raise PlanningError(
@@ -182,23 +206,32 @@ def estimates(request: PlanRequest, nbytes: int, links: Links) -> tuple[Estimate
         )
     able.sort(key=lambda estimate: estimate.seconds)  # stable: ties keep the registry's order
     equals = sum(estimate.seconds <= able[0].seconds * WORTH for estimate in able)
-    return (*sorted(able[:equals], key=lambda estimate: estimate.work), *able[equals:])
+    work = min(estimate.work for estimate in able[:equals]) * WORTH
+    first = sorted(able[:equals], key=lambda estimate: (estimate.work > work, estimate.messages))
+    return (*first, *able[equals:])
 
 
 def estimate_of(name: str, request: PlanRequest, nbytes: int, links: Links) -> Estimate | None:
     """Price one planner at its best; ``None`` when it cannot serve the request."""
     planner = registry.planner(name)
-    return None if planner.rejects(request) is not None else _estimate(planner, request, nbytes, links)
+    if planner.rejects(request) is not None:
+        return None
+    return _estimate(planner, request, nbytes, links, math.inf)
 
 
-def _estimate(planner: Planner, request: PlanRequest, nbytes: int, links: Links) -> Estimate | None:
-    """Price a planner at its best pieces and order; ``None`` when it finds no plan on the topology."""
+def _estimate(
+    planner: Planner, request: PlanRequest, nbytes: int, links: Links, enough_s: float
+) -> Estimate | None:
+    """Price a planner at its best pieces and order; ``None`` when it finds no plan on the topology.
+
+    It need not be priced exactly if it takes longer than ``enough_s`` anyway.
+    """
     if request.topology is None or request.nranks == 1:
         return _closed(planner, request, nbytes, links)
     try:
         if request.nranks > MAX_PRICED_RANKS:
             return _large(planner, request, nbytes, links)
-        return _on_network(planner, request, nbytes, links)
+        return _on_network(planner, request, nbytes, links, enough_s)
     except PlanningError as error:
         log.info("planner left out planner=%s reason=%s", planner.name, error)
         return None
@@ -219,31 +252,47 @@ def _closed(planner: Planner, request: PlanRequest, nbytes: int, links: Links) -
     return min(found.values(), key=lambda estimate: estimate.seconds)
 
 
-def _on_network(planner: Planner, request: PlanRequest, nbytes: int, links: Links) -> Estimate:
-    best: Estimate | None = None
+def _on_network(
+    planner: Planner, request: PlanRequest, nbytes: int, links: Links, enough_s: float
+) -> Estimate:
     # what a plan costs hardly depends on whether two of its buffers are one
     plain = replace(request, in_place=False)
     if planner.rejects(plain) is not None:
         plain = request
-    for order in _orders(planner, request, links):
-        seen: set[int] = set()
-        found: list[Estimate] = []
-        for pieces in (request.pieces,) if request.pieces else PIECES_ON_NETWORK:
-            asked = replace(plain, pieces=pieces, order=order or request.order)
-            made = planner.cost(asked).pieces
-            chunk = chunk_nbytes(request.kind, request.nranks, made, nbytes)
-            if found and (chunk < MIN_PIECE_NBYTES or made in seen):
-                break
-            seen.add(made)
-            price = pricing.priced(planner.name, asked, links)
-            seconds, work = price.seconds(nbytes), price.work_s * nbytes
-            found.append(Estimate(seconds, planner.name, pieces, order, work))
-        least = min(estimate.seconds for estimate in found)
-        fewest = next(estimate for estimate in found if estimate.seconds <= least * WORTH)
-        if best is None or fewest.seconds < best.seconds:
-            best = fewest
-    assert best is not None  # noqa: S101 (there is an order, and pieces)
-    return best
+    found = [
+        _in_order(planner, replace(plain, order=order or request.order), nbytes, links, enough_s, order)
+        for order in _orders(planner, request, links)
+    ]
+    return min(found, key=lambda estimate: estimate.seconds)
+
+
+def _in_order(
+    planner: Planner,
+    request: PlanRequest,
+    nbytes: int,
+    links: Links,
+    enough_s: float,
+    order: tuple[int, ...],
+) -> Estimate:
+    """Price a planner at its best pieces: the fewest of those that are as good as the best."""
+    seen: set[int] = set()
+    found: list[Estimate] = []
+    for pieces in (request.pieces,) if request.pieces else PIECES_ON_NETWORK:
+        asked = replace(request, pieces=pieces)
+        cost = planner.cost(asked)
+        chunk = chunk_nbytes(request.kind, request.nranks, cost.pieces, nbytes)
+        if found and (chunk < MIN_PIECE_NBYTES or cost.pieces in seen):
+            break
+        seen.add(cost.pieces)
+        price = pricing.priced(planner.name, asked, links)
+        is_enough = price.least_s(nbytes) > enough_s * WORTH  # more pieces carry no less
+        seconds = price.least_s(nbytes) if is_enough else price.seconds(nbytes)
+        work = price.work_s * nbytes
+        found.append(Estimate(seconds, planner.name, pieces, order, work, cost.messages, is_enough))
+        if is_enough:
+            break
+    least = min(estimate.seconds for estimate in found)
+    return next(estimate for estimate in found if estimate.seconds <= least * WORTH)
 
 
 def _orders(planner: Planner, request: PlanRequest, links: Links) -> tuple[tuple[int, ...], ...]:

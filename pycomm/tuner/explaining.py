@@ -11,15 +11,13 @@ from pycomm.cost import Links
 from pycomm.errors import PlanningError, PycommError
 from pycomm.planner.base import PlanRequest
 from pycomm.planner.registry import planner
-from pycomm.tuner.choosing import Estimate, choose, estimate_of, estimates
+from pycomm.tuner import pricing
+from pycomm.tuner.choosing import WORTH, Estimate, choose, estimate_of, estimates
 from pycomm.tuner.table import OWN, Table, key_of
 from pycomm.types import CollectiveKind
 from pycomm.units import format_rate, format_size_rounded, format_time
 
 __all__ = ["Crossover", "Explanation", "Limit", "crossovers", "explain"]
-
-CLOSE = 0.02
-"""Predictions that differ by less are called equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ def explain(
     algorithm
         What is used whatever the tuner says; ``"own"`` for the backend's own collective.
     """
-    links = links or Links()
+    links = links or pricing.links_of(request)
     try:
         ranked = estimates(request, nbytes, links)
     except PlanningError:
@@ -181,10 +179,13 @@ def _reason(request: PlanRequest, nbytes: int, ranked: tuple[Estimate, ...]) -> 
         return f"{took}, the only planner that can"
     second = ranked[1]
     more = second.seconds / best.seconds - 1 if best.seconds > 0 else 0.0
-    if more < CLOSE and best.work == second.work:
+    if more < WORTH - 1 and (best.work, best.messages) == (second.work, second.messages):
         return f"{took}, as {second.label()}; the first of the registry is taken"
-    if more < CLOSE:
-        return f"{took}, hardly less than {second.label()}, but it keeps the links busy for less time"
+    if more < WORTH - 1:
+        less = (
+            "links are busy for less time" if best.work < second.work / WORTH else "it needs fewer messages"
+        )
+        return f"{took}, about as {second.label()}, but {less}"
     steps = [planner(e.planner).cost(e.request(request)).steps for e in (best, second)]
     then = f"{took}, {second.label()} takes {more:.0%} longer"
     if steps[0] < steps[1] and nbytes < _TURN_NBYTES:
@@ -217,6 +218,7 @@ _BOUNDED = (
     CollectiveKind.REDUCE_SCATTER,
     CollectiveKind.BROADCAST,
     CollectiveKind.REDUCE,
+    CollectiveKind.ALLTOALL,
 )
 
 
@@ -256,14 +258,14 @@ def crossovers(
     low, high
         First and last size in bytes.
     """
-    links = links or Links()
+    links = links or pricing.links_of(request)
 
     def at(nbytes: int) -> Crossover:
         if table is not None:
             choice = choose(request, nbytes, links, None, table)
             if "measured" in choice.why:
                 return Crossover(nbytes, choice.planner, math.nan)
-        best = estimates(request, nbytes, links)[0]
+        best = estimates(request, nbytes, links, only_best=True)[0]
         return Crossover(nbytes, best.label(), best.seconds)
 
     sizes = sorted(

@@ -1,9 +1,8 @@
 """How long a schedule takes on a network, for any number of bytes.
 
-Messages go through *servers*: the links of their way, and the rank that sends them. A server handles one
-message after the other, in the order in which they can start, each at the server's full rate; a message is
-through when its slowest server is done with it. So two messages that share a link take as long together as
-they do in truth, whether or not they share it fairly. Combining keeps a server of its rank busy.
+Messages go through *servers*: the links of their way, and ranks that combine (:mod:`pycomm.tuner.queues`). A
+server handles one message after the other, of several senders by turns, each at the server's full rate; a
+message is through when its slowest server is done with it.
 
 The engine hands on long messages in segments. What waits for a message therefore starts when its first
 segment is there, and cannot end before the last one has come and gone through:
@@ -20,7 +19,7 @@ many messages are priced by what the busiest link carries and the latencies of t
 References
 ----------
 R. W. Hockney, "The communication challenge for MPP", Parallel Computing 20(3), 1994, for latency and rate.
-J.-Y. Le Boudec, P. Thiran, "Network Calculus", 2001, for servers in the order of arrival.
+A. Demers, S. Keshav, S. Shenker, "Analysis and simulation of a fair queueing algorithm", SIGCOMM 1989.
 """
 
 from __future__ import annotations
@@ -28,12 +27,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from heapq import heappop, heappush
-from typing import NamedTuple
 
 import numpy as np
 
-from pycomm.cost import Links, PlanCost, chunk_nbytes
+from pycomm.cost import ACCELERATORS, Links, PlanCost, chunk_nbytes
 from pycomm.errors import TopologyError
 from pycomm.planner import registry
 from pycomm.planner.base import PlanRequest
@@ -42,34 +39,15 @@ from pycomm.planner.graph.routing import Ways, schedule_demands
 from pycomm.schedule import Schedule
 from pycomm.topology.model import Topology
 from pycomm.tuner.dataflow import Dataflow, dataflow
+from pycomm.tuner.queues import Way, finished_s
+from pycomm.types import CollectiveKind
 
-__all__ = ["MAX_EVENTS", "Machine", "Priced", "machine_of", "priced"]
+__all__ = ["MAX_EVENTS", "Machine", "Priced", "links_of", "machine_of", "priced"]
 
-SEGMENT_NBYTES = 256 * 1024
-"""The engine hands on messages in parts of this size (kMaxFramePayload in native/include/pycomm)."""
 MAX_EVENTS = 20_000
 """Schedules of more messages and combinations are priced by their sums."""
 PROCESSOR = "cpu"
 """Vendor of devices that are processes on a processor: these combine at the rate of memory."""
-
-
-class Way(NamedTuple):
-    """What a message from one rank to another needs.
-
-    Attributes
-    ----------
-    servers
-        Number of each server that it passes, and the seconds for which a byte keeps it busy.
-    latency_s, overhead_s
-        From its start to its end besides that, and what it costs its sender.
-    header_nbytes
-        Bytes that it carries besides its own.
-    """
-
-    servers: tuple[tuple[int, float], ...]
-    latency_s: float
-    overhead_s: float
-    header_nbytes: int
 
 
 class Machine:
@@ -200,6 +178,10 @@ class Priced:
                 loads[server] += float(share) * seconds
         return loads
 
+    def least_s(self, nbytes: int) -> float:
+        """Seconds for which ``nbytes`` keep the busiest link busy: :meth:`seconds` is no less. Quick."""
+        return 0.0 if self._kind is CollectiveKind.BARRIER else self._loads * nbytes
+
     def seconds(self, nbytes: int) -> float:
         """Predicted time for ``nbytes``, counted as in :func:`pycomm.cost.chunk_nbytes`."""
         if nbytes < 1:
@@ -216,7 +198,9 @@ class Priced:
             if self._flow is None:
                 found = self._summed(nbytes, chunk)
             else:
-                found = _run(self._flow, self._users, self._machine, chunk)
+                machine = self._machine
+                servers = len(machine.capacity) + 2 * self._nranks
+                found = finished_s(self._flow, self._users, machine.route, servers, chunk, machine.reduce_s)
             self._known[nbytes] = found
         return found
 
@@ -233,45 +217,13 @@ class Priced:
         )
 
 
-def _run(flow: Dataflow, users: list[list[int]], machine: Machine, chunk: float) -> float:
-    """Let everything happen as early as it can; returns the time of the last event."""
-    src, dst, chunks, combines, waits = flow
-    count, nranks = len(src), machine.network.nranks
-    free = [0.0] * (len(machine.capacity) + nranks)
-    sending, combining = [0.0] * nranks, [0.0] * nranks
-    begin, floor = [0.0] * count, [0.0] * count
-    missing = [len(w) for w in waits]
-    heap = [(0.0, i) for i in range(count) if not missing[i]]
-    route, reduce_s, end = machine.route, machine.reduce_s, 0.0
-    while heap:
-        start, i = heappop(heap)
-        rank, nbytes = src[i], chunks[i] * chunk
-        part = SEGMENT_NBYTES / nbytes if nbytes > SEGMENT_NBYTES else 1.0
-        if combines[i]:
-            work, latency = nbytes * reduce_s, 0.0
-            done = combining[rank] = max(combining[rank], start) + work
-        else:
-            servers, latency, overhead, header = route(rank, dst[i])
-            start = sending[rank] = max(sending[rank], start) + overhead
-            done, work = start, 0.0
-            for server, seconds in servers:
-                own = (nbytes + header) * seconds
-                busy = free[server]
-                finished = free[server] = (busy if busy > start else start) + own
-                if finished > done:
-                    done = finished
-                if own > work:
-                    work = own
-        last = max(done, floor[i] + work * part) + latency
-        first = last if part == 1.0 else done - work * (1 - part) + latency
-        end = max(end, last)
-        for j in users[i]:
-            begin[j] = max(begin[j], first)
-            floor[j] = max(floor[j], last)
-            missing[j] -= 1
-            if not missing[j]:
-                heappush(heap, (begin[j], j))
-    return end
+def links_of(request: PlanRequest) -> Links:
+    """Say what messages cost besides the links of the topology: as processes send them, or accelerators."""
+    topology = request.topology
+    if topology is None:
+        return Links()
+    chosen = request.devices or topology.devices
+    return Links() if any(topology.nodes[v].vendor == PROCESSOR for v in chosen) else ACCELERATORS
 
 
 @lru_cache(maxsize=16)
