@@ -81,3 +81,49 @@ def test_a_program_ends_well_whatever_its_daemon_threads_do(case: str, tmp_path:
             finally:
                 peer.kill()
         assert done.returncode == 0, done.stdout[-8000:]
+
+
+LEAVER = """
+import sys
+import time
+
+import numpy as np
+import pycomm
+
+rank, rendezvous = int(sys.argv[1]), sys.argv[2]
+comm = pycomm.init("native", rank=rank, size=2, rendezvous=rendezvous, timeout_s=60)
+if rank == 1:
+    comm.send(np.arange(3.0), 0)
+    comm.close()
+    sys.exit()
+got = np.zeros(3)
+comm.recv(got, 1)  # what was sent before is taken
+assert got.tolist() == [0, 1, 2]
+began = time.monotonic()
+try:
+    comm.recv(got, 1)
+except pycomm.errors.PeerLost as error:
+    took = time.monotonic() - began
+    assert error.ranks == (1,), error
+    assert took < 10, took  # and not the 60 s of the group
+else:
+    raise AssertionError("nobody sent this")
+"""
+
+
+def test_a_receive_from_a_rank_that_has_left_ends_before_its_deadline(tmp_path: Path) -> None:
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", LEAVER, str(rank), f"file:{tmp_path}/store"],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [rank.communicate(timeout=50)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], outputs

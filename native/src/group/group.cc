@@ -80,8 +80,12 @@ Group::Group(std::shared_ptr<Context> context, GroupConfig config)
     : context_(std::move(context)),
       config_(std::move(config)),
       disagreement_(config_.rank),
-      left_after_(new std::atomic<std::int64_t>[config_.members.size()]) {
-  for (int r = 0; r < size(); ++r) left_after_[static_cast<std::size_t>(r)].store(-1);
+      left_after_(new std::atomic<std::int64_t>[config_.members.size()]),
+      left_at_ns_(new std::atomic<std::int64_t>[config_.members.size()]) {
+  for (int r = 0; r < size(); ++r) {
+    left_after_[static_cast<std::size_t>(r)].store(-1);
+    left_at_ns_[static_cast<std::size_t>(r)].store(INT64_MAX);
+  }
 }
 
 Group::~Group() { close(); }
@@ -266,10 +270,15 @@ Status Group::departed(std::uint64_t seq) const {
   return {};
 }
 
-bool Group::peer_left(int peer) const noexcept {
-  if (peer >= 0) return left_after_[static_cast<std::size_t>(peer)].load(std::memory_order_relaxed) >= 0;
+// Whether nothing comes any more from `peer`, or from anybody: it has left, and what it sent before has had its time.
+bool Group::peer_gone(int peer) const noexcept {
+  const std::int64_t left_by = now_ns() - static_cast<std::int64_t>(kGoneGrace_s * 1e9);
+  const auto gone = [&](int r) {
+    return left_at_ns_[static_cast<std::size_t>(r)].load(std::memory_order_relaxed) <= left_by;
+  };
+  if (peer >= 0) return gone(peer);
   for (int r = 0; r < size(); ++r)
-    if (r != config_.rank && left_after_[static_cast<std::size_t>(r)].load(std::memory_order_relaxed) < 0) return false;
+    if (r != config_.rank && !gone(r)) return false;
   return size() > 1;
 }
 
@@ -296,7 +305,8 @@ bool Group::done(const Message& message) noexcept {
   if (!visit) return true;
   messages_->progress();
   // Where it cannot end well any more, wait() will say so without waiting.
-  return PointToPoint::done(message.request) || failure_.failed() || message.deadline.passed();
+  return PointToPoint::done(message.request) || failure_.failed() || message.deadline.passed() ||
+         peer_gone(message.peer);
 }
 
 Status Group::wait(const Message& message, double timeout_s) {
@@ -313,13 +323,9 @@ Status Group::await(const Message& message, double timeout_s) {
   const Deadline patience_ends = Deadline::after(timeout_s);
   const bool own = message.deadline.at_ns <= patience_ends.at_ns;
   const Deadline deadline = own ? message.deadline : patience_ends;
-  Deadline gone_at;
   const auto ready = [&] {
     messages_->progress();
-    if (PointToPoint::done(message.request)) return true;
-    if (!peer_left(message.peer)) return false;
-    if (gone_at.at_ns == INT64_MAX) gone_at = Deadline::after(kGoneGrace_s);
-    return gone_at.passed();
+    return PointToPoint::done(message.request) || peer_gone(message.peer);
   };
   const Waited waited = wait_until(ready, bell(), failure_, deadline, patience_);
   if (PointToPoint::done(message.request)) return PointToPoint::status(message.request);
@@ -419,6 +425,7 @@ void Group::on_control(int world_rank, const ControlMessage& message) {
   if (rank < 0) return;
   switch (message.kind) {
     case ControlMessage::Kind::leave: {
+      left_at_ns_[static_cast<std::size_t>(rank)].store(now_ns(), std::memory_order_relaxed);
       left_after_[static_cast<std::size_t>(rank)].store(static_cast<std::int64_t>(message.seq),
                                                         std::memory_order_seq_cst);
       const std::uint64_t started = started_.load(std::memory_order_seq_cst);

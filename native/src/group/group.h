@@ -100,7 +100,7 @@ class Group final : Context::GroupListener, MailboxListener {
   void wait_until_closed();
   void dissent(std::uint64_t seq);
   Status ask_around(std::uint64_t seq, Status status);
-  bool peer_left(int peer) const noexcept;
+  bool peer_gone(int peer) const noexcept;
   Status end(Status status);
   void fail(const Status& cause, bool tell);
   void tell_all(const ControlMessage& message);
@@ -139,6 +139,7 @@ class Group final : Context::GroupListener, MailboxListener {
   std::atomic<std::uint64_t> started_{0};                    // collectives begun
   std::atomic<std::uint64_t> finished_{0};                   // collectives ended
   std::unique_ptr<std::atomic<std::int64_t>[]> left_after_;  // per rank: collectives it took part in, -1 while it stays
+  std::unique_ptr<std::atomic<std::int64_t>[]> left_at_ns_;  // per rank: when its leaving was heard of
 
   std::mutex answers_mutex_;
   std::vector<std::int64_t> answers_;  // per rank: the operation it has come to, -1 while it has not said
