@@ -350,13 +350,15 @@ class _Master:
         """Find a vertex with this much data that uses all arcs and both halves as evenly as it can.
 
         A vertex that is merely optimal leaves most arcs unused, and breaks hundreds of cuts more. Here every
-        unknown is the sum of two parts; the first, up to an even share, is rewarded.
+        unknown is the sum of two parts; the first, up to an even share, is rewarded. Even is, of an arc, the
+        same share for each half; of the roots, as much at each, which comes first.
         """
         most = [total / int(self.gain.sum())] * self.ncolumn
         most += [Fraction(int(c), self.nhalf) for _ in range(self.nhalf) for c in self.capacity]
         limit = np.array([float(m) for m in most]) / self.scale
-        reward = np.concatenate([self.gain / self.gain.max(), np.ones(self.nunknown - self.ncolumn)])
-        reward = np.divide(reward, limit, out=np.zeros_like(limit), where=limit > 0) * float(limit.min() or 1)
+        smallest = float(limit[self.ncolumn :].min(initial=1.0))
+        reward = smallest / np.maximum(limit, smallest)
+        reward[: self.ncolumn] = 10.0 * self.gain
         above, equal = (
             self.matrix([*self.rows, *self.shared]),
             self.matrix([*self.balance.values(), self.all()]),

@@ -1,19 +1,20 @@
 r"""Allreduce with free roots and shared links: the best that trees can do, exactly.
 
-An allreduce reduces all data to some roots and broadcasts them from there. Which roots, and how much of each link
-the reduction may use, is usually settled beforehand: every rank is the root of an equal share, first a
-reduce_scatter, then an allgather. That is best when all ranks are alike. When one of them is slow, its share has to
-come in *and* go out through the slow link a second time, and everybody waits for it:
+An allreduce reduces all data to some roots and broadcasts them from there. Which roots, and how much of each
+link either half may use, is usually settled beforehand: every rank is the root of an equal share, and a
+reduce_scatter has the network to itself before an allgather has. That is best when all ranks are alike. When
+one of eight is slow, its way out limits the one half and its way in the other, and neither uses both:
 
-    equal shares                              free roots
-
-    slow rank: in  b/7 + 7b/7 of the data     slow rank: in  all data, once
-               out the same                              out its own, once
+    slow rank of 8       one after the other         at once
+    out                  7/8 of the data, then 1/8   7/8 + 1/8
+    in                   1/8, then 7/8               1/8 + 7/8
+    time, in data        7/8 + 7/8                   1
 
 So let rank r be root of as much data x[r] as is best, let the broadcast have a share b of each arc and the
 reduction a share d of it, b + d <= capacity, and let a linear programme choose them all
-(:mod:`~pycomm.planner.graph.cut_lp`). A slow rank becomes a leaf of all trees: one at half speed of eight on a
-switch costs 12.5% instead of 50%. The value is exact, and its proof is a few cuts with weights.
+(:mod:`~pycomm.planner.graph.cut_lp`). One rank at half speed of eight on a switch costs an eighth of the rate
+instead of half. The value is exact, and its proof is a few cuts with weights. Among the optima, one whose
+roots are as equal as can be is taken; on most networks all are equal, and sharing the links is what wins.
 
 References
 ----------
@@ -24,11 +25,12 @@ References
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -265,26 +267,28 @@ def divided(found: FreeRootBound, close: Fraction = CLOSE) -> tuple[_Ints, tuple
             f"only {float(solution.lower / solution.upper):.4%} of the bound is known to be attained; "
             "ask for less, or round the bandwidths to fewer digits"
         )
-    exactly = np.lcm.reduce(
-        [value.denominator for value in (*solution.roots, *_all(solution.shares))], dtype=object
-    )
-    for units in _numbers_of_units(solution, int(exactly)):
+    halves = both_halves(network)
+    common = math.lcm(*{value.denominator for value in itertools.chain(solution.roots, *solution.shares)})
+    counts = [[int(value * common) for value in half] for half in solution.shares]
+    capacity = network.capacity.tolist()
+    for units in _numbers_of_units(solution, common):
         if units > MAX_UNITS and close < 1:
             break
-        scale = units / solution.lower
         roots = apportioned(solution.roots, units)
-        for spare in (0, 1, 2, 4, 8) if scale % exactly else (0,):
+        scale = units / solution.lower / common  # whole units for one of `counts`
+        most = units / (close * solution.upper)  # time that is short enough, in units for one of capacity
+        for spare in (0, 1, 2, 4, 8) if scale.denominator > 1 else (0,):
             factor = scale * (1 + Fraction(spare, 8) * (1 / close - 1))
-            shares = tuple(
-                whole_shares(network, [value * factor for value in half]) for half in solution.shares
-            )
+            shares = [
+                whole_shares(network, [value * factor.numerator for value in half], factor.denominator)
+                for half in counts
+            ]
             used = (shares[0] + shares[1]).tolist()
-            busiest = max(Fraction(u, c) for u, c in zip(used, network.capacity.tolist(), strict=True))
-            if units < close * busiest * solution.upper:
+            if any(u * most.denominator > c * most.numerator for u, c in zip(used, capacity, strict=True)):
                 continue
-            if all(
-                not broken_cuts(half.network, share[half.base], roots)
-                for half, share in zip(both_halves(network), shares, strict=True)
+            if not any(
+                broken_cuts(half.network, share[half.base], roots)
+                for half, share in zip(halves, shares, strict=True)
             ):
                 return roots, (shares[0], shares[1])
     raise PlanningError(
@@ -293,16 +297,11 @@ def divided(found: FreeRootBound, close: Fraction = CLOSE) -> tuple[_Ints, tuple
     )
 
 
-def _all(shares: tuple[tuple[Fraction, ...], ...]) -> Iterator[Fraction]:
-    for half in shares:
-        yield from half
-
-
 def _numbers_of_units(solution: Solution, exactly: int) -> Iterator[int]:
     """Yield in rising order how many units to try: a few for each root, then more; and the exact number."""
     last = int(solution.lower * exactly)
     roots = sum(root > 0 for root in solution.roots)
-    for step in count():
+    for step in itertools.count():
         units = roots * ((4 + step % 4) << (step // 4)) // 4
         if units >= last:
             yield last

@@ -8,7 +8,6 @@ no total and makes one more share whole. Each share ends up at the whole number 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -39,22 +38,18 @@ def apportioned(weights: Sequence[Fraction], units: int) -> _Ints:
     return np.array(whole, np.int64)
 
 
-def whole_shares(network: Network, shares: Sequence[Fraction]) -> _Ints:
+def whole_shares(network: Network, shares: Sequence[int], unit: int) -> _Ints:
     """Round shares of the arcs up or down; every vertex that is no rank still lets out what it takes in.
 
     Parameters
     ----------
     network
         The arcs.
-    shares
-        One for each arc, balanced at every vertex that is no rank.
+    shares, unit
+        The share of each arc is ``shares[arc] / unit``, balanced at every vertex that is no rank.
     """
-    unit = math.lcm(*(value.denominator for value in shares))
-    whole, rest = [], []
-    for value in shares:
-        quotient, remainder = divmod(int(value * unit), unit)
-        whole.append(quotient)
-        rest.append(remainder)
+    whole = [share // unit for share in shares]
+    rest = [share % unit for share in shares]
     # One place for all ranks; ends[arc] is where it leads from and to.
     place = [max(0, v - network.nranks + 1) for v in range(network.nvertices)]
     ends = [(place[a], place[b]) for a, b in zip(network.src.tolist(), network.dst.tolist(), strict=True)]
