@@ -407,7 +407,7 @@ class Work:
                 for patch in half.of(tree) if one is None else [one]:
                     if self.busy[link] <= self.limit or refused >= refusals or moved >= moves:
                         return moved
-                    if not self._crosses(half, patch, rank, link):
+                    if not self._may_move(half, patch, rank, link):
                         continue
                     if self.move(half, patch, rank):
                         moved += 1
@@ -415,9 +415,19 @@ class Work:
                         refused += 1
         return moved
 
-    def _crosses(self, half: Half, patch: Patch, rank: int, link: int) -> bool:
-        """Whether a rank still hears over a link; trees may have changed since they were found."""
-        return any(half.index.link[pair] == link for pair in pairwise(patch.path_of(rank) or ()))
+    def _may_move(self, half: Half, patch: Patch, rank: int, link: int) -> bool:
+        """Whether a rank still hears over a link, and has another open link to hear by.
+
+        Trees may have changed since they were found to cross the link.
+        """
+        own = [half.index.link[pair] for pair in pairwise(patch.path_of(rank) or ())]
+        if link not in own:
+            return False
+        share = patch.weight / half.total
+        return any(
+            self.busy[other] + (0.0 if other in own else share * self.pace[other]) <= self.limit
+            for _, other in half.index.near[int(patch.fore[rank])]
+        )
 
     def relieve(self, moves: int, refusals: int, least: float) -> None:
         """Lower the busiest links, one tree at a time, as far as single moves and their number allow.

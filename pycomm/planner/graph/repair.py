@@ -50,7 +50,7 @@ PIECES = 256
 MOST_PARTS = 16
 MOST_WEIGHT = 1 << 20
 """Units of weight of a forest beyond which trees are not split."""
-MOVES, REFUSALS = 32, 12
+MOVES, REFUSALS = 64, 32
 """Trees that are moved to relieve the busiest links, and that may find no other way before one is left."""
 MOST_MOVES, MOST_REFUSALS = 4096, 256
 """The same for a repair that may take seconds."""
