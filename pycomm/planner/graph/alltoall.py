@@ -4,9 +4,10 @@ M is the whole send buffer of a rank, what it keeps included; the figure of an a
 
 Where classes of alike ranks and arcs leave a programme that can be solved (about 64 ranks without any
 symmetry, many hundreds with it), the bound is the greatest concurrent flow, and exact
-(:mod:`~pycomm.planner.graph.concurrent`). In larger networks it is the best of natural cuts: of each rank, of
-each unit (host, pod), out of it and into it, and of all arcs alike together. A plan that meets a bound proves
-both (:mod:`~pycomm.planner.graph.alltoall_plans`).
+(:mod:`~pycomm.planner.graph.concurrent`). In larger networks it is the best of natural cuts: of each rank,
+of each unit (host, pod), out of it and into it, and of all arcs alike together. Messages over switches often
+meet it, which proves both. Where they do not, trees around busy links give a plan, and lengths that may prove
+a better bound (:mod:`~pycomm.planner.graph.adaptive`); the optimum is between the two.
 
 References
 ----------
@@ -18,7 +19,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pycomm.errors import PlanningError, TopologyError, UsageError
+from pycomm.planner.graph.adaptive import Trees, grown, lengths_by_load
 from pycomm.planner.graph.bounds import Cut, describe_links
 from pycomm.planner.graph.concurrent import (
     ConcurrentFlow,
@@ -36,18 +38,27 @@ from pycomm.planner.graph.concurrent import (
     solve_concurrent,
 )
 from pycomm.planner.graph.network import Network
+from pycomm.planner.graph.relays import MAX_PRICED, Relays, relayed, straight
 from pycomm.planner.graph.structure import levels, structures, units
 from pycomm.planner.graph.symmetric import Symmetry, arc_numbers
 
 if TYPE_CHECKING:
     pass
 
-__all__ = ["AlltoallBound", "Demands", "alltoall_bound", "bound_of", "unit_labels"]
+__all__ = ["CLOSE", "MAX_WAYS", "AlltoallBound", "Demands", "alltoall_bound", "bound_of", "unit_labels"]
 
 MAX_UNKNOWNS = 20_000
 """Classes of (source, arc) up to which the programme is solved."""
 MAX_CELLS = 1 << 21
 """Sources times arcs up to which alike ones are looked for."""
+CLOSE = Fraction(99, 100)
+"""Part of the bound that is enough."""
+MOST_TREES = 8
+"""Trees that each source grows in a large network: pieces of a block."""
+MAX_WAYS = 1 << 20
+"""Pairs times pieces of a plan."""
+MAX_CLASSES = 16
+"""Classes of arcs that are tried as what limits a large network."""
 MAX_RANKS = 2048
 """Messages of each pair of ranks are listed up to so many."""
 
@@ -72,15 +83,27 @@ class AlltoallBound:
         Least time over the mean bytes of a rank's send buffer.
     lengths
         Of each arc, 0 or more; those that are not 0 limit it.
+    pairs
+        What is alike in the network.
     flow
         A flow that attains it; ``None`` where none was computed.
+    attained
+        Greatest rate that is known to be possible, as ``algbw``.
+    relays
+        Messages over switches that attain that, and what they are; ``None`` where others are better.
+    trees
+        Ways along trees that attain that.
     """
 
     network: Network
     demands: Ints
     seconds_per_byte: Fraction
     lengths: tuple[int, ...]
+    pairs: Pairs
     flow: ConcurrentFlow | None = None
+    attained: Fraction = Fraction(0)
+    relays: tuple[str, Relays] | None = None
+    trees: Trees | None = None
 
     @property
     def algbw(self) -> Fraction:
@@ -89,8 +112,8 @@ class AlltoallBound:
 
     @property
     def exact(self) -> bool:
-        """Whether a flow is known that attains it; otherwise more time may be needed."""
-        return self.flow is not None and self.flow.exact
+        """Whether a way to attain it is known; otherwise more time may be needed."""
+        return self.attained == self.algbw
 
     def links(self) -> list[tuple[str, str]]:
         """Names of the two ends of every link that the proof counts."""
@@ -222,7 +245,8 @@ def bound_of(network: Network, demands: Demands) -> AlltoallBound:
     if kept is not None:
         return kept[1]
     _check_ways(network, demands.between)
-    found = _flow_bound(network, demands) or _cut_bound(network, demands)
+    pairs = _translated(network, demands) or pairs_of(network, demands.between)
+    found = _flow_bound(demands, pairs) or _met(demands, _cut_bound(demands, pairs))
     while len(_KEPT) >= _MOST_KEPT:
         del _KEPT[next(iter(_KEPT))]
     _KEPT[key] = network, found
@@ -251,50 +275,46 @@ def _check_ways(network: Network, demands: Ints) -> None:
         )
 
 
-def _flow_bound(network: Network, demands: Demands) -> AlltoallBound | None:
+def _flow_bound(demands: Demands, pairs: Pairs) -> AlltoallBound | None:
     """Solve the programme, if it is small enough."""
-    pairs = _translated(network, demands)
-    if pairs is None and network.nranks * len(network.src) <= MAX_CELLS:
-        pairs = pairs_of(network, demands.between)
-    if pairs is None or int(pairs.flow.max()) >= MAX_UNKNOWNS:
+    network = pairs.network
+    cells = network.nranks * len(network.src)
+    if cells > (MAX_CELLS if pairs.images is None else 8 * MAX_CELLS):
+        return None
+    if int(pairs.flow.max()) >= MAX_UNKNOWNS:
         return None
     flow = solve_concurrent(pairs)
-    return AlltoallBound(network, demands.whole, 1 / demands.algbw(network, flow.upper), flow.lengths, flow)
+    seconds = 1 / demands.algbw(network, flow.upper)
+    attained = demands.algbw(network, flow.rate)
+    return AlltoallBound(network, demands.whole, seconds, flow.lengths, pairs, flow, attained)
 
 
 def _translated(network: Network, demands: Demands) -> Pairs | None:
-    """Classes under the translations of a network of direct links: one source stands for all."""
-    n, count, narc = network.nranks, network.nvertices, len(network.src)
-    if not demands.uniform or n != count or n * narc > 8 * MAX_CELLS:
+    """Find the translations of a network of direct links: one source stands for all."""
+    n, narc = network.nranks, len(network.src)
+    if not demands.uniform or n != network.nvertices:
         return None
     structure = next(iter(structures(network)), None)
     if structure is None or not structure.direct:
         return None
-    shifts = tuple(shift for shift in structure.shifts if shift is not None)
-    symmetry = Symmetry(network, shifts)
+    symmetry = Symmetry(network, tuple(shift for shift in structure.shifts if shift is not None))
     if symmetry.order != n:
         return None
     images = symmetry.image(np.arange(n)[:, None], np.arange(n)[None, :])
-    if not np.array_equal(np.sort(images[:, 0]), np.arange(n)):
-        return None
-    flow, vertex = np.empty((n, narc), np.int64), np.empty((n, n), np.int64)
     arc = np.full(narc, narc, np.int64)
     for image in images:
-        arcs = arc_numbers(network, image[network.src], image[network.dst])
-        flow[image[0], arcs] = np.arange(narc)
-        vertex[image[0], image] = np.arange(n)
-        np.minimum(arc, arcs, out=arc)  # the least image, if translations are a group
-    if not np.array_equal(arc[arc], arc):
-        return None
-    _, arc = np.unique(arc, return_inverse=True)
-    return Pairs(network, demands.between, (), np.zeros(n, np.int64), arc, flow, vertex, images)
+        np.minimum(arc, arc_numbers(network, image[network.src], image[network.dst]), out=arc)
+    if not np.array_equal(np.sort(images[:, 0]), np.arange(n)) or not np.array_equal(arc[arc], arc):
+        return None  # no group that moves any rank to any other in one way
+    arc = np.unique(arc, return_inverse=True)[1]
+    return Pairs(network, demands.between, (), np.zeros(n, np.int64), arc, images)
 
 
-def _cut_bound(network: Network, demands: Demands) -> AlltoallBound:
-    """Take the best of natural cuts, and of all arcs alike together."""
-    n, count = network.nranks, network.nvertices
+def _cut_bound(demands: Demands, pairs: Pairs) -> AlltoallBound:
+    """Take the best of natural cuts, and of alike arcs together."""
+    network = pairs.network
     best: tuple[Fraction, npt.NDArray[np.bool_]] | None = None
-    singles = ((np.arange(count) == rank) for rank in range(n))
+    singles = ((np.arange(network.nvertices) == rank) for rank in pairs.representatives.tolist())
     for inside in (*singles, *_unit_sets(network)):
         for side in (inside, ~inside):
             cut = _cut(network, demands.between, side)
@@ -304,13 +324,38 @@ def _cut_bound(network: Network, demands: Demands) -> AlltoallBound:
                     best = rate, side[network.src] & ~side[network.dst]
     assert best is not None  # noqa: S101 (some demand is not 0)
     rate, counted = best
-    if n * len(network.src) <= MAX_CELLS:
-        for chosen in (np.ones(len(network.src), np.bool_), *_alike_arcs(network)):
-            whole = rate_by_lengths(network, demands.between, chosen.astype(int).tolist())
+    if len(pairs.representatives) * len(network.src) <= MAX_CELLS:
+        every = np.ones(len(network.src), np.bool_)
+        alike = [pairs.arc == label for label in range(int(pairs.arc.max()) + 1)]
+        for chosen in (every, *alike[:MAX_CLASSES]):
+            whole = rate_by_lengths(network, demands.between, chosen.astype(int).tolist(), pairs.source)
             if whole is not None and whole < rate:
                 rate, counted = whole, chosen
-    seconds = 1 / demands.algbw(network, rate)
-    return AlltoallBound(network, demands.whole, seconds, tuple(counted.astype(int).tolist()))
+    lengths = tuple(counted.astype(int).tolist())
+    return AlltoallBound(network, demands.whole, 1 / demands.algbw(network, rate), lengths, pairs)
+
+
+def _met(demands: Demands, bound: AlltoallBound) -> AlltoallBound:
+    """Look for messages that attain a bound by cuts; else grow trees, whose lengths may prove a better."""
+    network = bound.network
+    alike = len(bound.pairs.representatives) * len(network.src) <= MAX_PRICED
+    for how, found in (straight(network), *relayed(network, unit_labels(network))) if alike else ():
+        worst = found.worst(demands.between, bound.pairs)
+        rate = demands.algbw(network, 1 / worst) if worst else Fraction(0)
+        if rate > bound.attained:
+            bound = replace(bound, attained=rate, relays=(how, found))
+        if rate >= bound.algbw * CLOSE:
+            return bound
+    n = network.nranks
+    trees = grown(network, demands.between, max(1, min(MOST_TREES, MAX_WAYS // (n * n))))
+    rate = demands.algbw(network, 1 / trees.worst(network))
+    if rate > bound.attained:
+        bound = replace(bound, attained=rate, relays=None, trees=trees)
+    lengths = lengths_by_load(network, trees.load)
+    upper = rate_by_lengths(network, demands.between, lengths)
+    if upper is not None and demands.algbw(network, upper) < bound.algbw:
+        bound = replace(bound, seconds_per_byte=1 / demands.algbw(network, upper), lengths=tuple(lengths))
+    return bound
 
 
 def _unit_sets(network: Network) -> Iterator[npt.NDArray[np.bool_]]:
@@ -331,10 +376,3 @@ def unit_labels(network: Network) -> list[Ints]:
             if not any(np.array_equal(label, known) for known in found):
                 found.append(label)
     return found
-
-
-def _alike_arcs(network: Network) -> Iterator[npt.NDArray[np.bool_]]:
-    """Yield the arcs of each capacity."""
-    rates = np.unique(network.capacity)
-    if 1 < len(rates) <= 4:
-        yield from (network.capacity == rate for rate in rates.tolist())

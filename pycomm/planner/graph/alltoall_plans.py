@@ -6,6 +6,7 @@
    Or first between, then inside. What is relayed is counted on the links inside.
 3. The concurrent flow that attains the bound, taken apart into ways over ranks, in as few pieces as do
    (:mod:`~pycomm.planner.graph.flow_routes`).
+4. In networks too large for that, trees around busy links (:mod:`~pycomm.planner.graph.adaptive`).
 
 Uneven demands, such as those of experts, are a matrix of weights; the bound, the ways and their pieces are
 made for them. A schedule serves blocks of any sizes, but is best for those.
@@ -23,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pycomm.errors import PlanningError
+from pycomm.errors import InternalError
 from pycomm.planner.base import PlanCost, PlanRequest
-from pycomm.planner.graph.alltoall import AlltoallBound, Demands, bound_of, unit_labels
+from pycomm.planner.graph.adaptive import Trees
+from pycomm.planner.graph.alltoall import CLOSE, MAX_WAYS, AlltoallBound, Demands, bound_of, unit_labels
 from pycomm.planner.graph.concurrent import ConcurrentFlow, Ints
 from pycomm.planner.graph.flow_routes import Choice, Routes, Way, rounded, taken_apart
 from pycomm.planner.graph.network import Network
@@ -38,12 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FlowPlan", "plan"]
 
-CLOSE = Fraction(99, 100)
-"""Part of the bound that is enough."""
 PIECES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Pieces of a block that are tried, in this order."""
-MAX_WAYS = 1 << 20
-"""Pairs times pieces up to which more pieces are tried."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +143,9 @@ def plan(
             best = found
             if best[0] >= goal:
                 break
-    if best is None:
-        raise PlanningError(
-            f"alltoall of {network.nranks} ranks on {len(network.src)} links is too large to be planned: not "
-            "all pairs are joined over switches, and the flow has too many unknowns"
+    if best is None:  # a demand of 0 everywhere is refused before
+        raise InternalError(
+            f"no way to send an alltoall of {network.nranks} ranks was found; please report it"
         )
     return FlowPlan(network, bound, best[1], unit, best[0], best[2], time.perf_counter() - started)
 
@@ -161,13 +158,34 @@ def _candidates(
     goal: Fraction,
     most: int,
 ) -> Iterator[tuple[Fraction, Routes, str]]:
-    pairs = bound.flow.pairs if bound.flow else None
-    for how, found in (straight(network), *relayed(network, labels)):
-        worst = found.worst(demands.between, pairs)
-        if worst is not None:
-            yield demands.algbw(network, 1 / worst), found.routes(), how
     if bound.flow is not None:
+        for how, found in (straight(network), *relayed(network, labels)):
+            worst = found.worst(demands.between, bound.pairs)
+            if worst is not None:
+                yield demands.algbw(network, 1 / worst), found.routes(), how
         yield from _from_flow(network, demands, bound.flow, goal, most)
+    elif bound.relays is not None:
+        yield bound.attained, bound.relays[1].routes(), bound.relays[0]
+    elif bound.trees is not None:
+        yield bound.attained, _from_trees(network, bound.trees), "trees around busy links"
+
+
+def _from_trees(network: Network, trees: Trees) -> Routes:
+    """List the ways; those of a pair that are the same are one."""
+    src, dst, first, path = trees.paths()
+    n, pieces = network.nranks, len(trees.parent)
+    length = np.diff(first)
+    table = np.full((len(src), int(length.max())), -1, np.int64)
+    row = np.repeat(np.arange(len(src)), length)
+    table[row, np.arange(len(path)) - first[row]] = path
+    order = np.lexsort((*table.T[::-1], src * n + dst))
+    table, src, dst, length = table[order], src[order], dst[order], length[order]
+    head = np.flatnonzero(np.append(True, (table[1:] != table[:-1]).any(axis=1)))
+    units = np.diff(np.append(head, len(src)))
+    kept = table[head]
+    return Routes(
+        network, pieces, src[head], dst[head], units, np.append(0, np.cumsum(length[head])), kept[kept >= 0]
+    )
 
 
 def _from_flow(

@@ -39,6 +39,7 @@ import numpy.typing as npt
 from pycomm.errors import InternalError
 from pycomm.planner.graph.network import Network
 from pycomm.planner.graph.rational import simplest, solve_exactly
+from pycomm.planner.graph.symmetric import arc_numbers
 from pycomm.planner.graph.symmetry import orbits_of
 
 __all__ = ["ConcurrentFlow", "Pairs", "pairs_of", "rate_by_lengths", "solve_concurrent"]
@@ -46,8 +47,6 @@ __all__ = ["ConcurrentFlow", "Pairs", "pairs_of", "rate_by_lengths", "solve_conc
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-MAX_CELLS = 1 << 23
-"""Sources times arcs whose classes are looked for."""
 MAX_STEPS = 1 << 27
 """Renamings times sources times arcs; beyond, fewer renamings are used."""
 _TIGHT = (1e-9, 1e-7, 1e-11)
@@ -58,7 +57,7 @@ _TIGHT = (1e-9, 1e-7, 1e-11)
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Classes of pairs of a source with an arc, and with a vertex, under renamings.
+    """Classes of ranks, of arcs, and of pairs of a source with an arc or a vertex, under renamings.
 
     Parameters
     ----------
@@ -70,10 +69,6 @@ class Pairs:
         int64 array: the class of each rank, numbered by first member.
     arc
         int64 array: the class of each arc.
-    flow
-        int64 array of shape ``(nranks, narcs)``: the class of each pair.
-    vertex
-        int64 array of shape ``(nranks, nvertices)``.
     images
         Where the renamings move every rank to every other in one way: the new names of all vertices under
         each, shape ``(nranks, nvertices)``. Everything of one source then stands for all.
@@ -84,38 +79,54 @@ class Pairs:
     generators: tuple[tuple[Ints, Ints], ...]
     source: Ints
     arc: Ints
-    flow: Ints
-    vertex: Ints
     images: Ints | None = None
 
-    @cached_property
+    @property
     def representatives(self) -> Ints:
         """The first rank of each class."""
         return np.sort(np.unique(self.source, return_index=True)[1])
 
+    @cached_property
+    def flow(self) -> Ints:
+        """Class of each pair of a source and an arc, shape ``(nranks, narcs)``."""
+        n, narc = self.network.nranks, len(self.network.src)
+        if self.images is not None:
+            label = np.empty((n, narc), np.int64)
+            for image in self.images:
+                arcs = arc_numbers(self.network, image[self.network.src], image[self.network.dst])
+                label[image[0], arcs] = np.arange(narc)
+            return label
+        some = self.generators[: max(1, MAX_STEPS // (n * narc))]
+        return _classes(n * narc, [_product(image[:n], arcs) for image, arcs in some]).reshape(n, narc)
+
+    @cached_property
+    def vertex(self) -> Ints:
+        """Class of each pair of a source and a vertex, shape ``(nranks, nvertices)``."""
+        n, narc, count = self.network.nranks, len(self.network.src), self.network.nvertices
+        if self.images is not None:
+            label = np.empty((n, count), np.int64)
+            for image in self.images:
+                label[image[0], image] = np.arange(count)
+            return label
+        some = self.generators[: max(1, MAX_STEPS // (n * narc))]
+        return _classes(n * count, [_product(image[:n], image) for image, _ in some]).reshape(n, count)
+
 
 def pairs_of(network: Network, demands: Ints) -> Pairs:
-    """Find the classes; demands are of shape ``(nranks, nranks)``."""
+    """Find renamings, and what they make alike; demands are of shape ``(nranks, nranks)``."""
     n, narc, nvertex = network.nranks, len(network.src), network.nvertices
     generators: list[tuple[Ints, Ints]] = []
-    key = network.src.astype(np.int64) * nvertex + network.dst
     for old, new in orbits_of(network, _labels(network, demands)).generators:
-        if (len(generators) + 1) * n * narc > MAX_STEPS:
-            break
         image = np.arange(nvertex)
         image[old] = new
         if np.array_equal(demands[np.ix_(image[:n], image[:n])], demands):
-            generators.append(
-                (image, np.searchsorted(key, image[network.src] * nvertex + image[network.dst]))
-            )
+            generators.append((image, arc_numbers(network, image[network.src], image[network.dst])))
     return Pairs(
         network,
         demands,
         tuple(generators),
         _classes(n, [image[:n] for image, _ in generators]),
         _classes(narc, [arcs for _, arcs in generators]),
-        _classes(n * narc, [_product(i[:n], arcs) for i, arcs in generators]).reshape(n, narc),
-        _classes(n * nvertex, [_product(i[:n], i) for i, _ in generators]).reshape(n, nvertex),
     )
 
 
@@ -169,6 +180,24 @@ def distances(network: Network, lengths: Sequence[int], source: int) -> list[int
     return found
 
 
+def _all_distances(network: Network, lengths: Sequence[int], sources: Ints) -> Iterator[list[int]]:
+    """Distances from several vertices; in floating point where that is exact."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import dijkstra
+
+    count = network.nvertices
+    if (max(lengths) * count + 1) * count >= 1 << 53:
+        yield from (distances(network, lengths, source) for source in sources.tolist())
+        return
+    # No length may be 0 there: an arc counts 1 more, and no way has as many arcs as make one of a length.
+    longer = np.array(lengths, np.float64) * count + 1
+    starts = np.searchsorted(network.src, np.arange(count + 1))
+    graph = csr_array((longer, network.dst, starts), shape=(count, count))
+    for source in sources.tolist():
+        far = dijkstra(graph, indices=source)
+        yield np.where(np.isfinite(far), far // count, -1).astype(np.int64).tolist()
+
+
 def rate_by_lengths(
     network: Network, demands: Ints, lengths: Sequence[int], source: Ints | None = None
 ) -> Fraction | None:
@@ -192,8 +221,9 @@ def rate_by_lengths(
     labels = np.arange(n) if source is None else source
     _, first, count = np.unique(labels, return_index=True, return_counts=True)
     used = 0
-    for rank, times in zip(first.tolist(), count.tolist(), strict=True):
-        far = distances(network, lengths, rank)
+    for rank, times, far in zip(
+        first.tolist(), count.tolist(), _all_distances(network, lengths, first), strict=True
+    ):
         used += times * sum(w * d for w, d in zip(demands[rank].tolist(), far, strict=False) if w)
     if used <= 0:
         return None

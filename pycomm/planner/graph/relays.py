@@ -29,10 +29,10 @@ from pycomm.planner.graph.flow_routes import Routes
 from pycomm.planner.graph.network import Network
 from pycomm.planner.graph.routing import Ways
 
-__all__ = ["Relays", "relayed", "straight"]
+__all__ = ["MAX_PRICED", "Relays", "relayed", "straight"]
 
-MAX_PRICED = 1 << 16
-"""Pairs of a target with a source whose ways are followed one by one."""
+MAX_PRICED = 1 << 20
+"""Targets times arcs up to which ways are followed."""
 
 
 class _Switched(Ways):
@@ -105,7 +105,7 @@ class Relays:
         # where nobody relays, the second of the two led from the target to itself
         classes = _classes_of(pairs, sent)
         targets = np.unique(classes[0], return_index=True)[1] if classes else np.arange(n)
-        if len(targets) * n > MAX_PRICED and len(targets) > 16:
+        if len(targets) * len(self.network.src) > MAX_PRICED:
             return None
         weight = np.bincount(classes[0])[classes[0][targets]] if classes else np.ones(n, np.int64)
         ways = _Switched(self.network)
