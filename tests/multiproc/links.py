@@ -1,4 +1,4 @@
-"""Hosts joined by slow and unequal links, on one machine: is the tuner's choice the best there is? Needs root.
+"""Hosts joined by slow and unequal links, on one machine: is the tuner's choice the best? Needs root.
 
 python tests/multiproc/links.py racks            two racks with a slow trunk
 python tests/multiproc/links.py rails            two rails of unequal speed, a rank on each
@@ -6,10 +6,10 @@ python tests/multiproc/links.py nics             one host's NIC is slow
 python tests/multiproc/links.py ring             hosts in a ring of cables, which forward, and no switch
 python tests/multiproc/links.py all              all of them, with the topology from a file, and probed
 
-Every host is a network namespace, every cable a veth pair, every rate a token bucket (tc tbf) at both ends. The
-rates are low, so that links and not this machine's cores are what limits. For each collective and size every
-planner that can serve it is run, at its best pieces and order; the table shows the tuner's choice, the best, their
-ratio, what was predicted, and Gloo beside it where torch is installed.
+Every host is a network namespace, every cable a veth pair, every rate a token bucket (tc tbf) at both ends.
+The rates are low, so that links and not this machine's cores are what limits. For each collective and size
+every planner that can serve it is run, at its best pieces and order; the table shows the tuner's choice,
+the best, their ratio, what was predicted, and Gloo beside it where torch is installed.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def rails(net: Net, mbit: int, slow: int) -> Scene:
 
 
 def ring(net: Net, mbit: int, slow: int) -> Scene:
-    """Five hosts in a ring of cables, one of them slow; each forwards for the others, the shorter way round."""
+    """Five hosts in a ring of cables, one of them slow; each forwards for others, the shorter way round."""
     count, draft = 5, Draft()
     hosts = [net.namespace(f"h{i}") for i in range(count)]
     inner = [draft.add(Node(f"h{i}", NodeKind.HOST, f"h{i}")) for i in range(count)]
@@ -317,7 +317,8 @@ def show_all(rows: list[dict]) -> None:
         for name, took in sorted(row["times"].items(), key=lambda item: item[1]):
             predicted = row["predicted"][name]
             print(
-                f"    {name:<22}{took * 1e3:>9.1f} ms, predicted {predicted * 1e3:>9.1f} ({predicted / took:.2f})"
+                f"    {name:<22}{took * 1e3:>9.1f} ms, predicted {predicted * 1e3:>9.1f} "
+                f"({predicted / took:.2f})"
             )
 
 

@@ -98,7 +98,8 @@ class FlatForest(Forest):
         tree = np.repeat(np.arange(count), np.diff(self.flat.first_edge))
         by = np.full(count * n, -1, np.int64)
         by[tree * n + self.children] = np.arange(len(tree))
-        return by[tree * n + self.parents]
+        above: Ints = by[tree * n + self.parents]
+        return above
 
     @cached_property
     def depths(self) -> Ints:

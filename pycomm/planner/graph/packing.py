@@ -100,8 +100,8 @@ def _uneven(network: Network, capacity: Ints, uneven: Ints) -> str:
     out = int(capacity[network.src == vertex].sum()) * network.unit
     others = f" (and {len(uneven) - 1} others)" if len(uneven) > 1 else ""
     return (
-        f"{network.names[vertex]}{others} receives {into} B/s and sends {out} B/s: trees are packed only where "
-        "a switch has as much in as out; balance the network first (pycomm.planner.graph.balance)"
+        f"{network.names[vertex]}{others} receives {into} B/s and sends {out} B/s: trees are packed only "
+        "where a switch has as much in as out; balance the network first (pycomm.planner.graph.balance)"
     )
 
 
