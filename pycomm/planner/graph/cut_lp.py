@@ -452,16 +452,18 @@ class _Master:
             return None
         return self.certificate({i: solved[k] for i, k in number.items() if i < ncut}, solved[len(held) :])
 
-    def rounded_dual(self, vertex: _Vertex, *, simple: bool) -> Certificate:
-        """Round the multipliers, to small denominators or as they are: any weights prove something."""
+    def rounded_dual(self, vertex: _Vertex, *, simple: bool) -> Certificate | None:
+        """Round the multipliers, to small denominators (``None`` when that is far off) or as they are."""
         ncut = len(vertex.multipliers) - len(self.shared)
-
-        def rounded(value: float) -> Fraction:
-            fraction = simplest(value, 1e-11) if simple else None
-            return Fraction(round(value * _GRID), _GRID) if fraction is None else fraction
-
-        weights = {i: rounded(m) for i, m in enumerate(np.maximum(vertex.multipliers[:ncut], 0.0).tolist())}
-        return self.certificate(weights, [rounded(p) for p in vertex.potentials.tolist()])
+        numbers = [*np.maximum(vertex.multipliers[:ncut], 0.0).tolist(), *vertex.potentials.tolist()]
+        if simple:
+            rounded = [simplest(number, 1e-11) for number in numbers]
+        else:
+            rounded = [Fraction(round(number * _GRID), _GRID) for number in numbers]
+        values = [value for value in rounded if value is not None]
+        if len(values) < len(rounded):
+            return None
+        return self.certificate(dict(enumerate(values[:ncut])), values[ncut:])
 
     def certificate(self, weights: dict[int, Fraction], potentials: Sequence[Fraction]) -> Certificate:
         """Put multipliers into the form of a proof."""
@@ -509,12 +511,13 @@ def solve(programme: Programme) -> Solution:
     """
     master = _Master(programme, programme.merged_columns())
     vertex: _Vertex | None = None
+    simple = True
     for rounds in range(1, _MAX_ROUNDS + 1):
         if vertex is None:
             vertex = master.best()
             if vertex.value <= 0:
                 return _nothing(master, vertex, rounds)
-            certificate, upper = _proof(master, vertex)
+            certificate, upper = _proof(master, vertex, simple=simple)
         point = master.even(vertex.value, upper)
         if point is None:  # the cuts since then forbid this much data
             vertex = None
@@ -524,6 +527,9 @@ def solve(programme: Programme) -> Solution:
         if _add_broken(master, [round(v) for v in (values * grid).tolist()], 1e-9):
             continue
         exact = _exact_point(master, point)
+        if exact is None and simple:  # rounding may have missed the optimum by a hair: solve for it
+            simple, vertex = False, None
+            continue
         unit = math.lcm(*(value.denominator for value in exact or ()))
         whole = [int(value * unit) for value in exact or ()]
         if exact is None or not _fits(master, whole):
@@ -538,7 +544,7 @@ def solve(programme: Programme) -> Solution:
 
 def _nothing(master: _Master, vertex: _Vertex, rounds: int) -> Solution:
     """Tell that no data can reach all ranks."""
-    certificate, upper = _proof(master, vertex)
+    certificate, upper = _proof(master, vertex, simple=True)
     shares, roots = _spread(master.programme, master.columns, [Fraction(0)] * master.nunknown)
     return Solution(shares, roots, Fraction(0), upper, certificate, rounds)
 
@@ -551,11 +557,11 @@ def _exact_point(master: _Master, point: _Point) -> list[Fraction] | None:
     return exact
 
 
-def _proof(master: _Master, vertex: _Vertex) -> tuple[Certificate, Fraction]:
-    """Make multipliers exact: by rounding, by solving what is tight, or else nearly. Each is a proof."""
+def _proof(master: _Master, vertex: _Vertex, *, simple: bool) -> tuple[Certificate, Fraction]:
+    """Make multipliers exact: by rounding if that may do, by solving what is tight, or else nearly."""
     best: tuple[Certificate, Fraction] | None = None
     tries: list[Callable[[], Certificate | None]] = [
-        partial(master.rounded_dual, vertex, simple=True),
+        *([partial(master.rounded_dual, vertex, simple=True)] if simple else []),
         *(partial(master.dual, vertex, tight) for tight in _TIGHT),
         partial(master.rounded_dual, vertex, simple=False),
     ]
