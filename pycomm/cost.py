@@ -76,12 +76,15 @@ class Link:
     header_nbytes
         What each message takes of the links besides its data: headers of frames and packets, and what
         acknowledges them. Not part of the closed form, where it is in the overhead.
+    stretch
+        Bytes on the wire for each byte of a long message. Not part of the closed form, either.
     """
 
     latency_s: float
     overhead_s: float
     bytes_per_s: float
     header_nbytes: int = 0
+    stretch: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Links:
     """
 
     inside: Link = Link(2e-6, 0.5e-6, 6e9)
-    between: Link = Link(30e-6, 4e-6, 1.2e9, 200)
+    between: Link = Link(30e-6, 4e-6, 1.2e9, 200, 1514 / 1448)  # TCP with its usual options on Ethernet
     reduce_bytes_per_s: float = 8e9
 
 

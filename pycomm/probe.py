@@ -449,7 +449,11 @@ def _topology(
     memory = max(MEMORY_BYTES_PER_S, 2 * int(max(rail.leaving.max() for rail in found)))
     for rank, place in enumerate(places):
         draft.cable(devices[rank], inner[place.identity], memory, 0.0, "memory")
-    rates = rounded(rate for rail in found for rate in _rates(rail))
+    stretch = Links().between.stretch  # what was measured is data; links carry headers, too
+    rates = {
+        rate: round(value * stretch)
+        for rate, value in rounded(rate for rail in found for rate in _rates(rail)).items()
+    }
     for rail, measured in zip(rails, found, strict=True):
         receivers = [
             [r for r, p in enumerate(places) if p.identity == host and rail in ("", p.interface)]

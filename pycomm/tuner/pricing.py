@@ -117,6 +117,8 @@ class Machine:
         if dst not in self._distances:
             self._distances[dst] = ways.distances(dst, set(range(self.network.nranks)))
         distance = self._distances[dst]
+        near = self.hosts[src] == self.hosts[dst]
+        link = self.links.inside if near else self.links.between
         level, servers, latency = {src: 1.0}, list[tuple[int, float]](), 0.0
         for far in range(distance[src] - 1, -1, -1):
             ahead: dict[int, float] = {}
@@ -125,12 +127,10 @@ class Machine:
                 total = sum(self.capacity[arc] for _, arc in onward)
                 for v, arc in onward:
                     share = flow * self.capacity[arc] / total
-                    servers.append((arc, share / self.capacity[arc]))
+                    servers.append((arc, share / self.capacity[arc] * link.stretch))
                     ahead[v] = ahead.get(v, 0.0) + share
                     latency += share * float(self.network.latency_s[arc])
             level = ahead
-        near = self.hosts[src] == self.hosts[dst]
-        link = self.links.inside if near else self.links.between
         if near and self.memory_s:
             servers.append((len(self.capacity) + src, self.memory_s))
         return Way(tuple(servers), link.latency_s + latency, link.overhead_s, link.header_nbytes)
@@ -179,8 +179,9 @@ class Priced:
         return loads
 
     def least_s(self, nbytes: int) -> float:
-        """Seconds for which ``nbytes`` keep the busiest link busy: :meth:`seconds` is no less. Quick."""
-        return 0.0 if self._kind is CollectiveKind.BARRIER else self._loads * nbytes
+        """Time without bytes, or that the busiest link needs for them: :meth:`seconds` is no less. Quick."""
+        moving = 0.0 if self._kind is CollectiveKind.BARRIER else self._loads * nbytes
+        return max(moving, self._at(0))
 
     def seconds(self, nbytes: int) -> float:
         """Predicted time for ``nbytes``, counted as in :func:`pycomm.cost.chunk_nbytes`."""

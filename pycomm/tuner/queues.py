@@ -20,7 +20,7 @@ SEGMENT_NBYTES = 256 * 1024
 """The engine hands on messages in parts of this size (kMaxFramePayload in native/include/pycomm)."""
 
 _THROUGH = 0
-_BEGIN, _QUEUE, _SERVED, _FIRST, _LAST = range(5)
+_QUEUE, _SERVED, _FIRST, _LAST = range(4)
 
 
 class Way(NamedTuple):
@@ -72,7 +72,13 @@ class _Run:
     """One run of a schedule's events in time."""
 
     def __init__(
-        self, flow: Dataflow, users: Sequence[Sequence[int]], way: Callable[[int, int], Way], nservers: int
+        self,
+        flow: Dataflow,
+        users: Sequence[Sequence[int]],
+        way: Callable[[int, int], Way],
+        nservers: int,
+        chunk: float,
+        combine_s: float,
     ) -> None:
         count = len(flow.src)
         self.flow, self.users, self.way = flow, users, way
@@ -84,37 +90,35 @@ class _Run:
         self.work, self.latency, self.part = [0.0] * count, [0.0] * count, [1.0] * count
         self.events: list[tuple[float, int, int, int]] = []
         self.number, self.end = 0, 0.0
+        self.chunk, self.combine_s = chunk, combine_s
 
     def push(self, time: float, what: int, which: int) -> None:
         self.number += 1
         heappush(self.events, (time, self.number, what, which))
 
-    def run(self, chunk: float, combine_s: float) -> float:
-        for i, missing in enumerate(self.missing):
-            if not missing:
-                self.push(0.0, _BEGIN, i)
+    def run(self) -> float:
+        for i in [i for i, missing in enumerate(self.missing) if not missing]:
+            self.begin(0.0, i)
         events = self.events
         while events:
             now, _, what, which = heappop(events)
             if what == _SERVED:
                 self.served(now, which)
-            elif what == _BEGIN:
-                self.begin(now, which, chunk, combine_s)
             elif what == _QUEUE:
-                self.queue(now, which, chunk)
+                self.queue(now, which)
             elif what == _FIRST:
                 self.first(now, which)
             else:
                 self.last(now, which)
         return self.end
 
-    def begin(self, now: float, i: int, chunk: float, combine_s: float) -> None:
+    def begin(self, now: float, i: int) -> None:
         flow = self.flow
-        rank, nbytes = flow.src[i], flow.chunks[i] * chunk
+        rank, nbytes = flow.src[i], flow.chunks[i] * self.chunk
         if nbytes > SEGMENT_NBYTES:
             self.part[i] = SEGMENT_NBYTES / nbytes
         if flow.combines[i]:
-            self.offer(now, i, ((len(self.servers) - 1 - rank, combine_s),), nbytes)
+            self.offer(now, i, ((len(self.servers) - 1 - rank, self.combine_s),), nbytes)
             return
         way = self.way(rank, flow.dst[i])
         self.latency[i] = way.latency_s
@@ -122,9 +126,9 @@ class _Run:
         self.sending[rank] = ready
         self.push(ready, _QUEUE, i)
 
-    def queue(self, now: float, i: int, chunk: float) -> None:
+    def queue(self, now: float, i: int) -> None:
         way = self.way(self.flow.src[i], self.flow.dst[i])
-        self.offer(now, i, way.servers, self.flow.chunks[i] * chunk + way.header_nbytes)
+        self.offer(now, i, way.servers, self.flow.chunks[i] * self.chunk + way.header_nbytes)
 
     def offer(self, now: float, i: int, needs: Sequence[tuple[int, float]], nbytes: float) -> None:
         """Queue a message at all of its servers."""
@@ -173,7 +177,7 @@ class _Run:
         for j in self.users[i]:
             self.missing[j] -= 1
             if not self.missing[j]:
-                self.push(now, _BEGIN, j)
+                self.begin(now, j)
 
     def last(self, now: float, i: int) -> None:
         self.end = max(self.end, now)
@@ -209,4 +213,4 @@ def finished_s(
     combine_s
         Seconds for which combining a byte keeps its rank busy.
     """
-    return _Run(flow, users, way, nservers).run(chunk, combine_s)
+    return _Run(flow, users, way, nservers, chunk, combine_s).run()

@@ -173,8 +173,8 @@ def read_table(text: str, name: str = "tuning table") -> Table:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         where = re.search(r"line (\d+)", str(error))
-        line = f":{where[1]}" if where else ""
-        raise UsageError(f"{name}{line}: this is no valid TOML: {error}") from None
+        line = int(where[1]) if where else text.count("\n") + 1
+        raise UsageError(f"{name}:{line}: this is no valid TOML: {error}") from None
     try:
         return _table(document)
     except _Fault as fault:

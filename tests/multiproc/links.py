@@ -39,6 +39,8 @@ from pycomm.topology.model import Node, NodeKind, Topology
 
 PORT = 29501
 BURST = 6000
+QUEUE = 4_000_000
+"""Bytes that wait at a slow link before any is dropped: how TCP recovers from loss is not what is tried here."""
 SLACK = 1.10
 """The choice may take this many times as long as the best."""
 
@@ -79,7 +81,7 @@ class Net:
 
 
 def shape(name: str, interface: str, mbit: int) -> None:
-    words = f"qdisc add dev {interface} root tbf rate {mbit}mbit burst {BURST} latency 60ms".split()
+    words = f"qdisc add dev {interface} root tbf rate {mbit}mbit burst {BURST} limit {QUEUE}".split()
     done = subprocess.run(["tc", "-n", name, *words], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failed(f"tc {' '.join(words)}: {done.stderr.strip()}")
