@@ -154,10 +154,7 @@ class TreeIndex:
         self.links = np.empty_like(self.own)
         """Link for each arc of the forest's own network."""
         self.links[self.own] = np.arange(len(self.own))
-        sharing = np.array(sorted(network.multicast), np.int64)
-        shared = np.isin(network.src, sharing) | np.isin(network.dst, sharing)
-        self.shared = set(self.links[shared].tolist())
-        """Links over which a tree's data go once, however many of its edges cross them."""
+        self.multicast = network.multicast
         if isinstance(forest, SymmetricForest):
             self.base: Sequence[BaseTree] = forest.base
             self.powers = [_Powers(shift) for shift in forest.symmetry.shifts]
@@ -166,17 +163,32 @@ class TreeIndex:
             self.powers = []
         self.order = int(np.prod([p.count for p in self.powers], dtype=np.int64))
         self._shapes: dict[int, _Shape] = {}
-        parts: list[Ints] = []
-        owners: list[Ints] = []
+        self._start, self._owner = self._by_arc(copied=False)
+        self._copied = self._by_arc(copied=True) if self.multicast else None
+
+    def _by_arc(self, *, copied: bool) -> tuple[Ints, Ints]:
+        """Rows of all base trees by the arcs that they cross, or by those before a switch that replicates.
+
+        Returns
+        -------
+        tuple
+            Where the rows of each arc begin, and the rows: the row's number times the number of base trees,
+            plus that of its tree.
+        """
+        network, count = self.forest.network, len(self.base)
+        arcs, owners = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        replicates = np.zeros(network.nvertices + 1, np.bool_)
+        replicates[list(network.multicast)] = True  # the last stands for -1
         for b, tree in enumerate(self.base):
-            inside = (tree.path[:, :-1] >= 0) & (tree.path[:, 1:] >= 0)
-            arcs = arc_numbers(network, tree.path[:, :-1][inside], tree.path[:, 1:][inside])
-            parts.append(arcs)
-            owners.append(np.repeat(np.arange(len(tree.src)) * len(self.base) + b, inside.sum(axis=1)))
-        arcs, owner = (np.concatenate(p) if p else np.zeros(0, np.int64) for p in (parts, owners))
-        by_arc = np.argsort(arcs, kind="stable")
-        self._start = np.searchsorted(arcs[by_arc], np.arange(len(network.src) + 1))
-        self._owner = owner[by_arc]
+            inside = tree.path[:, 1:] >= 0
+            if copied:
+                ahead = replicates[tree.path[:, :0:-1]]
+                inside &= np.logical_or.accumulate(ahead, axis=1)[:, ::-1]
+            arcs.append(arc_numbers(network, tree.path[:, :-1][inside], tree.path[:, 1:][inside]))
+            owners.append(np.repeat(np.arange(len(tree.src)) * count + b, inside.sum(axis=1)))
+        found = np.concatenate(arcs)
+        order = np.argsort(found, kind="stable")
+        return np.searchsorted(found[order], np.arange(len(network.src) + 1)), np.concatenate(owners)[order]
 
     def __len__(self) -> int:
         return self.order * len(self.base)
@@ -268,14 +280,23 @@ class TreeIndex:
         tree = number * len(self.base) + owner % len(self.base)
         return links[which // len(numbers)], tree, owner // len(self.base)
 
+    def copied(self, path: Sequence[int]) -> int:
+        """How many links of a path lead up to the last switch on it that replicates."""
+        if not self.multicast:
+            return 0
+        return max((i for i, vertex in enumerate(path) if vertex in self.multicast), default=0)
+
     def uses(self, patch: Patch, link: int) -> int:
-        """How many edges of a tree crossed a link before it changed."""
+        """How many edges of a tree crossed a link to a switch that replicates before the tree changed."""
+        if self._copied is None:
+            return 0
         network, arc = self.forest.network, int(self.own[link])
         before = self.own[self.link[int(patch.back[network.src[arc]]), int(patch.back[network.dst[arc]])]]
+        start, owner = self._copied
         if len(self.base) == 1:
-            return int(self._start[before + 1] - self._start[before])
-        owner = self._owner[self._start[before] : self._start[before + 1]]
-        return int((owner % len(self.base) == patch.tree % len(self.base)).sum())
+            return int(start[before + 1] - start[before])
+        rows = owner[start[before] : start[before + 1]]
+        return int((rows % len(self.base) == patch.tree % len(self.base)).sum())
 
 
 def _as_base(tree: Tree) -> BaseTree:
@@ -325,7 +346,7 @@ class Patch:
         self._starts: list[int] = []
         self._owners: list[int] = []
         self.uses: dict[int, int] = {}
-        """How many edges cross an arc, for arcs that switches share among edges."""
+        """How many edges cross a link up to a switch that replicates, for links where that has changed."""
 
     def copy(self, weight: int | None = None) -> Patch:
         """Make one that can change by itself."""

@@ -78,11 +78,13 @@ class Half:
         """Take a whole tree off the links, for good."""
         told: set[int] = set()
         for rank in range(len(patch.shape.row)):
-            for pair in pairwise(patch.path_of(rank) or ()):
+            path = patch.path_of(rank) or ()
+            copied = self.index.copied(path)
+            for place, pair in enumerate(pairwise(path)):
                 link = self.index.link[pair]
-                if link not in told:
+                if place >= copied or link not in told:
                     self.load[link] -= patch.weight
-                if link in self.index.shared:
+                if place < copied:
                     told.add(link)
         self.total -= patch.weight
 
@@ -187,10 +189,10 @@ class Work:
         """Put a tree on the links of a path, or take it off."""
         units = sign * patch.weight
         seconds = units / half.total
-        link_of, shared = half.index.link, half.index.shared
-        for pair in pairwise(path):
+        link_of, copied = half.index.link, half.index.copied(path)
+        for place, pair in enumerate(pairwise(path)):
             link = link_of[pair]
-            if link in shared:
+            if place < copied:
                 uses = patch.uses.get(link)
                 if uses is None:
                     uses = half.index.uses(patch, link)

@@ -534,7 +534,10 @@ def replan(plan: Plan) -> Plan:
         moved = replace(_mended(plan, Fault(), MOST_MOVES, MOST_REFUSALS), bound=plan.bound)
         plan = moved if moved.algbw > plan.algbw else plan
     if plan.ratio < CLOSE:
-        anew = plan_on(plan.network, plan.kind, plan.root)
+        try:
+            anew = plan_on(plan.network, plan.kind, plan.root)
+        except PlanningError:  # such as weights too fine; the plan that there is stays good
+            return replace(plan, seconds=time.perf_counter() - started)
         plan = anew if anew.algbw > plan.algbw else plan
     return replace(plan, seconds=time.perf_counter() - started)
 
