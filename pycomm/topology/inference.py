@@ -11,6 +11,8 @@ ends can do (computed as a max-min fair division). Where pairs fall into two kin
 and those that do not, the first kind are racks, and what leaves a rack is a trunk. Where not even neighbours
 get what their ends can do, there is no switch: ends have several cables, and each pair uses one of them.
 Which pairs share a cable is measured separately.
+
+A trunk that is not full when all send to all at once does not show, and is not found.
 """
 
 from __future__ import annotations
