@@ -62,7 +62,7 @@ def test_names_of_the_catalogue_are_sources_too(pycomm):
     assert listed["dgx_h100"]["ranks"] == 8
 
 
-@pytest.mark.parametrize("collective", ["allgather", "reduce_scatter"])
+@pytest.mark.parametrize("collective", ["allgather", "reduce_scatter", "alltoall"])
 def test_a_bound_is_a_fraction_and_names_its_cut(pycomm, star, collective):
     code, out, _ = pycomm("bound", star, "-c", collective, "--json")
     facts = json.loads(out)
@@ -82,7 +82,9 @@ def test_broadcast_has_a_root(pycomm, star):
     assert "root" in err
 
 
-@pytest.mark.parametrize("collective", ["allgather", "reduce_scatter", "broadcast", "reduce", "allreduce"])
+@pytest.mark.parametrize(
+    "collective", ["allgather", "reduce_scatter", "broadcast", "reduce", "allreduce", "alltoall"]
+)
 def test_a_schedule_is_written_and_proved(pycomm, star, tmp_path, collective):
     file = tmp_path / "plan.txt"
     code, out, err = pycomm("synthesize", star, "-c", collective, "-o", file, "--json")

@@ -244,7 +244,7 @@ def bound_of(network: Network, demands: Demands) -> AlltoallBound:
     kept = _KEPT.get(key)
     if kept is not None:
         return kept[1]
-    _check_ways(network, demands.between)
+    _check_ways(network)
     pairs = _translated(network, demands) or pairs_of(network, demands.between)
     found = _flow_bound(demands, pairs) or _met(demands, _cut_bound(demands, pairs))
     while len(_KEPT) >= _MOST_KEPT:
@@ -253,26 +253,21 @@ def bound_of(network: Network, demands: Demands) -> AlltoallBound:
     return found
 
 
-def _check_ways(network: Network, demands: Ints) -> None:
-    """Raise where a rank cannot reach another for which it has something."""
+def _check_ways(network: Network) -> None:
+    """Raise where a rank cannot reach another."""
     from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components, shortest_path
+    from scipy.sparse.csgraph import breadth_first_order
 
-    count, n = network.nvertices, network.nranks
-    graph = coo_array(
-        (np.ones(len(network.src), np.int8), (network.src, network.dst)), (count, count)
-    ).tocsr()
-    _, label = connected_components(graph, connection="strong")
-    if (label[:n] == label[0]).all():
-        return
-    far = shortest_path(graph, unweighted=True, indices=np.arange(n))[:, :n]
-    lost = np.argwhere(np.isinf(far) & (demands > 0))
-    if len(lost):
-        a, b = lost[0].tolist()
-        raise TopologyError(
-            f"no link leads from {network.names[a]} on to {network.names[b]}, the way the data flow: "
-            "join them, or leave one out of the group"
-        )
+    count, ones = network.nvertices, np.ones(len(network.src), np.int8)
+    for back, ends in enumerate(((network.src, network.dst), (network.dst, network.src))):
+        graph = coo_array((ones, ends), (count, count)).tocsr()
+        reached = np.zeros(count, np.bool_)
+        reached[breadth_first_order(graph, 0, return_predecessors=False)] = True
+        lost = np.flatnonzero(~reached[: network.nranks])
+        if len(lost):
+            pair = network.names[0], network.names[int(lost[0])]
+            a, b = pair[::-1] if back else pair
+            raise TopologyError(f"there is no way from {a} to {b}: join them, or leave one out of the group")
 
 
 def _flow_bound(demands: Demands, pairs: Pairs) -> AlltoallBound | None:

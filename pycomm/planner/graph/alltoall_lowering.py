@@ -96,6 +96,8 @@ def _messages(request: PlanRequest, routes: Routes, unit: Ints, builder: Schedul
     order = held[np.lexsort((offset[w], routes.src[w], routes.dst[w], stops[at[held] + 1], stops[at[held]]))]
     chunk = (routes.src * n + routes.dst) * pieces + offset
     slot[order] = _slots(builder, stops[at[order]], chunk[way[order]], routes.units[way[order]])
+    if builder is None and request.in_place:
+        slot += n * pieces  # behind the copy of the input
     own = Space.SCRATCH if request.in_place else Space.INPUT
     src_space = np.where(relayed, int(Space.SCRATCH), int(own))
     src_start = np.where(relayed, slot, routes.dst[way] * pieces + offset[way])
