@@ -40,7 +40,7 @@ from pycomm.topology.model import Node, NodeKind, Topology
 PORT = 29501
 BURST = 6000
 QUEUE = 4_000_000
-"""Bytes that wait at a slow link before any is dropped: how TCP recovers from loss is not what is tried here."""
+"""Bytes that wait at a slow link before any is dropped: how TCP recovers from loss is not tried here."""
 SLACK = 1.10
 """The choice may take this many times as long as the best."""
 
