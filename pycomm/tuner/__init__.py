@@ -5,8 +5,13 @@ Predictions come from the network (:mod:`pycomm.tuner.pricing`) or closed forms 
 measured overrides them (:mod:`pycomm.tuner.table`).
 """
 
+from typing import TYPE_CHECKING
+
+from pycomm.lazy import later
 from pycomm.tuner.choosing import Choice, Estimate, choose, estimates
-from pycomm.tuner.explaining import Crossover, Explanation, Limit, crossovers, explain
+
+if TYPE_CHECKING:
+    from pycomm.tuner.explaining import Crossover, Explanation, Limit, crossovers, explain
 
 __all__ = [
     "Choice",
@@ -19,3 +24,7 @@ __all__ = [
     "estimates",
     "explain",
 ]
+
+# Choosing happens in the middle of a collective; what only people ask for is imported when they do.
+_EXPLAINING = ("Crossover", "Explanation", "Limit", "crossovers", "explain")
+__getattr__, __dir__ = later(__name__, dict.fromkeys(_EXPLAINING, "pycomm.tuner.explaining"))

@@ -12,19 +12,20 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from pycomm.collectives.spec import equal_form
 from pycomm.cost import Links, chunk_nbytes, time_s
 from pycomm.errors import PlanningError, UsageError
 from pycomm.planner import registry
 from pycomm.planner.base import Planner, PlanRequest
-from pycomm.planner.graph.embedding import ring_order
 from pycomm.schedule import Schedule
 from pycomm.schedule.passes import synchronise
-from pycomm.tuner import pricing
-from pycomm.tuner.table import OWN, Entry, Table, key_of
 from pycomm.types import CollectiveKind
 from pycomm.units import format_size_rounded, format_time
+
+if TYPE_CHECKING:
+    from pycomm.tuner.table import Entry, Table
 
 __all__ = ["Choice", "Estimate", "choose", "estimate_of", "estimates"]
 
@@ -136,11 +137,11 @@ def choose(
     if nbytes < 0:
         raise UsageError(f"cannot choose a plan for {nbytes} bytes: the size must not be negative")
     if algorithm is not None:
-        return _named(request, nbytes, links or pricing.links_of(request), algorithm)
-    measured = None if table is None else table.find(key_of(request), equal_form(request.kind), nbytes)
-    if measured is not None and measured.algorithm != OWN:
+        return _named(request, nbytes, links or _links_of(request), algorithm)
+    measured = None if table is None else _measured(request, nbytes, table)
+    if measured is not None:
         return _from_table(request, nbytes, measured)
-    ranked = estimates(request, nbytes, links or pricing.links_of(request), only_best=True)
+    ranked = estimates(request, nbytes, links or _links_of(request), only_best=True)
     best = ranked[0]
     schedule = _planned(best.planner, best.request(request))
     size = format_size_rounded(nbytes)
@@ -157,6 +158,22 @@ def _named(request: PlanRequest, nbytes: int, links: Links, name: str) -> Choice
     found = estimate_of(name, request, nbytes, links) if name in registry.planners() else None
     asked = request if found is None else found.request(request)
     return Choice(name, _planned(name, asked), f"{name}: asked for by name", "")
+
+
+def _measured(request: PlanRequest, nbytes: int, table: Table) -> Entry | None:
+    """Look up which planner was the fastest when it was measured; ``None`` where it was no planner."""
+    from pycomm.tuner.table import OWN, key_of  # deferred: few have a table
+
+    entry = table.find(key_of(request), equal_form(request.kind), nbytes)
+    return None if entry is None or entry.algorithm == OWN else entry
+
+
+def _links_of(request: PlanRequest) -> Links:
+    if request.topology is None:
+        return Links()
+    from pycomm.tuner import pricing  # deferred: groups on one host never price on a network
+
+    return pricing.links_of(request)
 
 
 def _from_table(request: PlanRequest, nbytes: int, entry: Entry) -> Choice:
@@ -275,6 +292,8 @@ def _in_order(
     order: tuple[int, ...],
 ) -> Estimate:
     """Price a planner at its best pieces: the fewest of those that are as good as the best."""
+    from pycomm.tuner.pricing import priced  # deferred: groups on one host never price on a network
+
     seen: set[int] = set()
     found: list[Estimate] = []
     for pieces in (request.pieces,) if request.pieces else PIECES_ON_NETWORK:
@@ -284,7 +303,7 @@ def _in_order(
         if found and (chunk < MIN_PIECE_NBYTES or cost.pieces in seen):
             break
         seen.add(cost.pieces)
-        price = pricing.priced(planner.name, asked, links)
+        price = priced(planner.name, asked, links)
         is_enough = price.least_s(nbytes) > enough_s * WORTH  # more pieces carry no less
         seconds = price.least_s(nbytes) if is_enough else price.seconds(nbytes)
         work = price.work_s * nbytes
@@ -304,6 +323,9 @@ def _orders(planner: Planner, request: PlanRequest, links: Links) -> tuple[tuple
 
 @lru_cache(maxsize=64)
 def _placed(request: PlanRequest, links: Links) -> tuple[tuple[int, ...], ...]:
+    from pycomm.planner.graph.embedding import ring_order
+    from pycomm.tuner import pricing
+
     assert request.topology is not None  # noqa: S101 (the caller has looked)
     machine = pricing.machine_of(request.topology, request.devices, request.hosts, links)
     order = ring_order(machine.network, machine.hosts, machine.ways)
@@ -311,6 +333,8 @@ def _placed(request: PlanRequest, links: Links) -> tuple[tuple[int, ...], ...]:
 
 
 def _large(planner: Planner, request: PlanRequest, nbytes: int, links: Links) -> Estimate:
+    from pycomm.tuner import pricing
+
     assert request.topology is not None  # noqa: S101 (the caller has looked)
     machine = pricing.machine_of(request.topology, request.devices, request.hosts, links)
     if planner.name not in _ON_GRAPHS:
