@@ -157,7 +157,8 @@ def rails(net: Net, mbit: int, slow: int) -> Scene:
             net.plug((host, f"eth{r}"), switches[r], rate, f"10.7.{r}.{i + 1}")
             device = draft.add(Node(f"rank{2 * i + r}", NodeKind.DEVICE, name, "cpu"))
             nic = draft.add(Node(f"{name}/eth{r}", NodeKind.NIC, name))
-            draft.cable(device, inner, memory, 0.0, "memory")
+            # what comes from the NIC takes its part of the rank's memory
+            draft.join(device, inner, memory, back=memory - rate * 125_000, kind="memory")
             draft.join(inner, nic, rate * 125_000)
             draft.join(nic, device, rate * 125_000)
             draft.cable(nic, centres[r], rate * 125_000, 0.0, "ethernet")
