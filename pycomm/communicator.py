@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, overload
+from typing import Any, Final, Literal, overload
 
 import numpy as np
 
@@ -15,21 +15,18 @@ from pycomm.backends.base import Backend, BackendComm, Call, Capabilities, Group
 from pycomm.buffers import as_buffer, as_dtype
 from pycomm.calls import Prepared, as_op, check_rank, check_timeout
 from pycomm.collective_calls import Elements
-from pycomm.collectives.spec import block_count, equal_form
 from pycomm.config import setting
 from pycomm.errors import Unsupported, UsageError
 from pycomm.events import Phase
-from pycomm.group_network import GroupNetwork, Place, Placed
+from pycomm.group_network import GroupNetwork
 from pycomm.hosts import host_identity
 from pycomm.journal import Journal
+from pycomm.network_calls import NetworkCalls
 from pycomm.object_calls import ObjectCalls
 from pycomm.ragged_calls import RaggedCalls
 from pycomm.selection import Selector, forced_algorithms
 from pycomm.types import CollectiveKind, ReduceOp
 from pycomm.work import DONE, Batch, Deferred, Finished, Pending
-
-if TYPE_CHECKING:
-    from pycomm.tuner import Explanation
 
 __all__ = ["ANY", "Communicator"]
 
@@ -40,7 +37,7 @@ _MAX_TAG: Final = 2**31 - 1
 _Kind = CollectiveKind
 
 
-class Communicator(RaggedCalls, ObjectCalls):
+class Communicator(RaggedCalls, ObjectCalls, NetworkCalls):
     """A group of ranks that talk to one another.
 
     Made by :func:`pycomm.init`, :meth:`split` and :meth:`duplicate`. Every rank of the group makes the same
@@ -95,16 +92,13 @@ class Communicator(RaggedCalls, ObjectCalls):
         parent: tuple[GroupNetwork, Sequence[int]] | None = None,
     ) -> None:
         self.rank, self.size, self.name = config.rank, config.size, config.name
-        self.backend = backend.name
-        self._provider, self._config = backend, config
+        self.backend, self._provider, self._config = backend.name, backend, config
         self._comm: BackendComm = backend.open(config)
         self._on_close = on_close
         # A group may offer less than its backend at best, e.g. without shared memory.
         self._capabilities: Capabilities = getattr(self._comm, "capabilities", None) or backend.capabilities()
         self._lock = threading.RLock()
-        self._object_locks = {}
-        self._is_closed = False
-        self._children = 0
+        self._object_locks, self._is_closed, self._children = {}, False, 0
         self._in_flight: list[Work] = []
         self._deferred: Deferred | None = None
         self._sweep_at = 16
@@ -128,8 +122,7 @@ class Communicator(RaggedCalls, ObjectCalls):
         folder = str(setting("events"))
         self._journal = Journal(self.rank, self.name, folder)
         plain = not forced and not self._round_once and not folder and not is_tuned
-        self._shortcut = self._comm.direct if plain else None
-        self._direct = self._shortcut
+        self._direct = self._shortcut = self._comm.direct if plain else None
 
     def __repr__(self) -> str:
         state = " closed" if self._is_closed else ""
@@ -383,78 +376,6 @@ class Communicator(RaggedCalls, ObjectCalls):
         if wanted in (_Kind.SEND, _Kind.RECV):
             return self._capabilities.point_to_point
         return self._selector.why_not(Call(wanted, element, reduce_op), None) is None
-
-    def network(self, timeout_s: float | None = None) -> Placed | None:
-        """Return the network between the ranks, and the vertex of each rank. Collective when first needed.
-
-        Parameters
-        ----------
-        timeout_s
-            Deadline; this communicator's when ``None``.
-
-        Returns
-        -------
-        Placed or None
-            As ``PYCOMM_TOPOLOGY`` asks for; ``None`` when all ranks share a host and it names no topology.
-        """
-        return self._network.find(check_timeout(timeout_s))
-
-    def hosts(self, timeout_s: float | None = None) -> tuple[int, ...]:
-        """Return the host number of each rank; ``()`` when all share one. Collective when first needed.
-
-        Parameters
-        ----------
-        timeout_s
-            Deadline; this communicator's when ``None``.
-        """
-        return self._agreement.hosts(check_timeout(timeout_s))
-
-    def places(self, timeout_s: float | None = None) -> list[Place]:
-        """Return what each rank tells of its host and interface. Collective when first needed.
-
-        Parameters
-        ----------
-        timeout_s
-            Deadline; this communicator's when ``None``.
-        """
-        return self._network.places(check_timeout(timeout_s))
-
-    def adopt_network(self, placed: Placed) -> None:
-        """Plan on this network from now on. Collective: all ranks give the same, e.g. what they measured."""
-        self._network.adopt(placed)
-        self._selector.forget()
-
-    def explain(
-        self,
-        kind: CollectiveKind | str,
-        nbytes: int,
-        *,
-        root: int = 0,
-        dtype: Any = "float32",
-        op: ReduceOp | str = "sum",
-    ) -> Explanation:
-        """Say which algorithm a collective takes for a size, what else there is, and why. Starts nothing.
-
-        Collective as long as no schedule was needed, like :meth:`network`.
-
-        Parameters
-        ----------
-        kind
-            The collective or its name.
-        nbytes
-            Size of the whole array, as ``pycomm bench`` counts it: all blocks of all ranks for allgather and
-            reduce_scatter.
-        root, dtype, op
-            As in the call; the root counts only where the collective has one.
-        """
-        wanted = CollectiveKind[kind.upper()] if isinstance(kind, str) else kind
-        element = as_dtype(dtype)
-        blocks = block_count(wanted, self.size)
-        if equal_form(wanted) is _Kind.ALLTOALL:
-            blocks = self.size
-        count = max(0, int(nbytes)) // (element.itemsize * blocks)
-        call = Call(equal_form(wanted), element, as_op(op), root if wanted.is_rooted else -1, count)
-        return self._selector.explain(call)
 
     def abort(self, reason: str) -> None:
         """End every operation of the group on all ranks with ``Aborted``. From any thread; twice is fine."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib.util
+import socket
 import threading
 import time
 import weakref
@@ -136,7 +137,11 @@ class GlooBackend:
 def _device(torch: Any, config: GroupConfig) -> Any:
     interface = config.options.get("interface") or setting("interface")
     make = torch.distributed.ProcessGroupGloo
-    return make.create_device(interface=interface) if interface else make.create_default_device()
+    if not interface:
+        return make.create_default_device()
+    if interface in [name for _, name in socket.if_nameindex()]:
+        return make.create_device(interface=interface)
+    return make.create_device(hostname=interface)  # an address, as PYCOMM_INTERFACE may be
 
 
 def _torch_store(torch: Any, config: GroupConfig) -> Any:

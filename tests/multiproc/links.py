@@ -9,7 +9,7 @@ python tests/multiproc/links.py all              all of them, with the topology 
 Every host is a network namespace, every cable a veth pair, every rate a token bucket (tc tbf) at both ends.
 The rates are low, so that links and not this machine's cores are what limits. For each collective and size
 every planner that can serve it is run, at its best pieces and order; the table shows the tuner's choice,
-the best, their ratio, what was predicted, and Gloo beside it where torch is installed.
+the best, their ratio, what was predicted, and Gloo and Open MPI beside it where they are installed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from hosts import ip, move_to
 from ranks import SECRET, Failed, Rank, Say, get, run_to_end, start
 
 import pycomm
+from pycomm import errors
+from pycomm.bench import find_mpi
 from pycomm.topology.draft import Draft
 from pycomm.topology.files import dumps, loads
 from pycomm.topology.model import Node, NodeKind, Topology
@@ -91,12 +93,17 @@ def shape(name: str, interface: str, mbit: int) -> None:
 class Scene:
     """A network that stands.
 
-    ``ranks`` has each rank's namespace, host name and interface; ``topology`` is what a user would write.
+    ``ranks`` has each rank's namespace, host name and interface; ``addresses`` are those of the hosts, which
+    meet at the first; ``topology`` is what a user would write.
     """
 
     ranks: tuple[tuple[str, str, str], ...]
-    rendezvous: str
+    addresses: tuple[str, ...]
     topology: Topology
+
+
+def addresses(count: int, net: int = 0) -> tuple[str, ...]:
+    return tuple(f"10.7.{net}.{i + 1}" for i in range(count))
 
 
 def star(draft: Draft, rank: str, host: str, switch: int, mbit: int) -> None:
@@ -118,7 +125,7 @@ def racks(net: Net, mbit: int, slow: int) -> Scene:
         net.plug((host, "eth0"), switches[i // 2], mbit, f"10.7.0.{i + 1}")
         star(draft, f"rank{i}", f"h{i}", leaves[i // 2], mbit)
         ranks.append((host, f"h{i}", "eth0"))
-    return Scene(tuple(ranks), "10.7.0.1", draft.topology("racks"))
+    return Scene(tuple(ranks), addresses(4), draft.topology("racks"))
 
 
 def nics(net: Net, mbit: int, slow: int) -> Scene:
@@ -130,7 +137,7 @@ def nics(net: Net, mbit: int, slow: int) -> Scene:
         net.plug((host, "eth0"), switch, rate, f"10.7.0.{i + 1}")
         star(draft, f"rank{i}", f"h{i}", centre, rate)
         ranks.append((host, f"h{i}", "eth0"))
-    return Scene(tuple(ranks), "10.7.0.1", draft.topology("nics"))
+    return Scene(tuple(ranks), addresses(4), draft.topology("nics"))
 
 
 def rails(net: Net, mbit: int, slow: int) -> Scene:
@@ -150,12 +157,13 @@ def rails(net: Net, mbit: int, slow: int) -> Scene:
             net.plug((host, f"eth{r}"), switches[r], rate, f"10.7.{r}.{i + 1}")
             device = draft.add(Node(f"rank{2 * i + r}", NodeKind.DEVICE, name, "cpu"))
             nic = draft.add(Node(f"{name}/eth{r}", NodeKind.NIC, name))
-            draft.cable(device, inner, memory, 0.0, "memory")
+            # what comes from the NIC takes its part of the rank's memory
+            draft.join(device, inner, memory, back=memory - rate * 125_000, kind="memory")
             draft.join(inner, nic, rate * 125_000)
             draft.join(nic, device, rate * 125_000)
             draft.cable(nic, centres[r], rate * 125_000, 0.0, "ethernet")
             ranks.append((host, name, f"eth{r}"))
-    return Scene(tuple(ranks), "10.7.0.1", draft.topology("rails"))
+    return Scene(tuple(ranks), addresses(3), draft.topology("rails"))
 
 
 def ring(net: Net, mbit: int, slow: int) -> Scene:
@@ -180,7 +188,7 @@ def ring(net: Net, mbit: int, slow: int) -> Scene:
             via = f"10.7.{i}.2" if away <= count // 2 else f"10.7.{(i - 1) % count}.1"
             ip("-n", host, "route", "add", f"10.7.9.{j + 1}", "via", via, "src", f"10.7.9.{i + 1}")
     ranks = tuple((host, f"h{i}", f"10.7.9.{i + 1}") for i, host in enumerate(hosts))
-    return Scene(ranks, "10.7.9.1", draft.topology("ring"))
+    return Scene(ranks, addresses(count, 9), draft.topology("ring"))
 
 
 SCENES: dict[str, Callable[[Net, int, int], Scene]] = {
@@ -217,12 +225,64 @@ def on_scene(
             backend,
             rank=number,
             size=len(scene.ranks),
-            rendezvous=f"{scene.rendezvous}:{PORT}",
+            rendezvous=f"{scene.addresses[0]}:{PORT}",
             secret=SECRET,
             timeout_s=60,
         )
 
     return start(len(scene.ranks), body, join=join)
+
+
+def by_mpi(scene: Scene, args: argparse.Namespace, folder: Path) -> dict[tuple[str, int], float]:
+    """Measure Open MPI on a scene; nothing where it is not installed, or does not start."""
+    try:
+        mpi = find_mpi("openmpi")
+    except errors.BackendUnavailable:
+        return {}
+    hosts = list(dict.fromkeys((namespace, name) for namespace, name, _ in scene.ranks))
+    per_host = len(scene.ranks) // len(hosts)
+    agent = folder / "agent"  # takes the place of ssh: a host is an address
+    cases = "".join(
+        f"{address}) ns={namespace}; name={name};;\n"
+        for address, (namespace, name) in zip(scene.addresses, hosts, strict=True)
+    )
+    agent.write_text(
+        f'#!/bin/sh\ncase "$1" in\n{cases}esac\nshift\n'
+        'exec ip netns exec "$ns" unshare --uts sh -c "hostname $name; $*"\n'
+    )
+    agent.chmod(0o755)
+    net = scene.addresses[0].rpartition(".")[0] + ".0/24"
+    command = [
+        *(
+            "ip",
+            "netns",
+            "exec",
+            hosts[0][0],
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            f'hostname {hosts[0][1]}; exec "$@"',
+        ),
+        *("sh", str(mpi.prefix / "bin" / "mpirun"), "--prefix", str(mpi.prefix)),
+        *("--prtemca", "plm_ssh_agent", str(agent), "--prtemca", "prte_if_include", net),
+        *("--mca", "pml", "ob1", "--mca", "btl", "self,sm,tcp", "--mca", "btl_tcp_if_include", net),
+        *("--host", ",".join(f"{address}:{per_host}" for address in scene.addresses), "--bind-to", "none"),
+        *("-x", "MPI4PY_LIBMPI", "-x", "OMP_NUM_THREADS", "-n", str(len(scene.ranks))),
+        *(sys.executable, str(Path(__file__).with_name("links_mpi.py")), ",".join(args.kinds)),
+        *(",".join(map(str, args.sizes)), str(args.repeats)),
+    ]
+    environ = {**os.environ, **mpi.environment(), "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    except subprocess.TimeoutExpired:
+        print("Open MPI does not end on this scene; it is left out")
+        return {}
+    line = next((text for text in done.stdout.splitlines() if text.startswith("ROWS ")), "")
+    if not line:
+        print(f"Open MPI does not run on this scene; it is left out: {(done.stderr or done.stdout)[-500:]}")
+        return {}
+    return {(row["kind"], row["nbytes"]): row["seconds"] for row in json.loads(line[5:])}
 
 
 def bound_call(
@@ -370,6 +430,9 @@ def run_scene(name: str, args: argparse.Namespace) -> float:
             run_to_end(ranks, limit_s)
             for row in rows_of(ranks[0]):
                 beside[row["kind"], row["nbytes"]] = {"gloo": row["times"]["None"]}
+        if args.mpi:
+            for point, seconds in by_mpi(scene, args, Path(folder)).items():
+                beside.setdefault(point, {})["openmpi"] = seconds
         for source in args.sources:
             ranks = on_scene(scene, body, str(file) if source == "file" else source)
             run_to_end(ranks, limit_s)
@@ -397,6 +460,7 @@ def main() -> int:
     parser.add_argument("--sources", type=lambda t: t.split(","), default=["file", "probe"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-gloo", dest="gloo", action="store_false")
+    parser.add_argument("--no-mpi", dest="mpi", action="store_false")
     parser.add_argument("--all", action="store_true", help="print every candidate")
     parser.add_argument("--show-network", action="store_true", help="print the topology that was used")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import product
 
@@ -25,10 +26,10 @@ KINDS = (CollectiveKind.ALLGATHER, CollectiveKind.REDUCE_SCATTER)
 
 
 @st.composite
-def networks(draw: st.DrawFn, *, most: int = 6, both_ways: bool = False) -> Network:
+def networks(draw: st.DrawFn, *, most: int = 6, both_ways: bool = False, switches: bool = True) -> Network:
     """Ranks and switches, a tree of cables and some more links, rates of 1 to 9."""
     count = draw(st.integers(2, most))
-    nranks = draw(st.integers(2, count))
+    nranks = draw(st.integers(2, count)) if switches else count
     rate = st.integers(1, 9)
     rates: dict[tuple[int, int], int] = {}
 
@@ -109,6 +110,26 @@ def test_balanced_optimum_is_that_of_all_cuts(network: Network, kind: Collective
     forest = pack(flow_network(network, kind), shares, roots)
     assert not [*forest.problems()]
     assert forest.algbw() == found.algbw
+
+
+def partitions(count: int) -> Iterator[list[int]]:
+    """Number the part of each vertex, in every possible way."""
+    labels = [[0]]
+    for _ in range(count - 1):
+        labels = [[*label, part] for label in labels for part in range(max(label) + 2)]
+    yield from labels
+
+
+@settings(max_examples=15, deadline=None)
+@given(networks(both_ways=True, switches=False))
+def test_without_switches_it_is_the_number_of_spanning_trees(network: Network) -> None:
+    """Tutte and Nash-Williams: the least capacity between parts over parts minus one."""
+    least = min(
+        Fraction(int(network.capacity[label[network.src] != label[network.dst]].sum()), 2 * int(label.max()))
+        for label in map(np.array, partitions(network.nranks))
+        if label.max()
+    )
+    assert allreduce_bound(network).solution.lower == least
 
 
 @settings(max_examples=25, deadline=None)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pycomm.probe import _rounds
+from pycomm.probe.measure import rounds_of
 from pycomm.topology.inference import Rates, cables, fair, is_switchless, racks, rounded
 
 NOISE = [0.0, 0.08]
@@ -100,7 +100,7 @@ def test_rates_that_hardly_differ_are_one() -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7, 8])
 def test_rounds_of_pairs(n: int) -> None:
-    rounds = _rounds(n)
+    rounds = rounds_of(n)
     assert sorted(itertools.chain(*rounds)) == list(itertools.combinations(range(n), 2))
     for pairs in rounds:
         ranks = list(itertools.chain(*pairs))

@@ -80,6 +80,9 @@ class Flow {
   }
   std::span<const std::int32_t> reached() const noexcept { return queue_; }
 
+  // Half-arcs that all searches have looked at: a measure of time that is the same on every machine.
+  std::int64_t work() const noexcept { return work_; }
+
   // After run: flow on an arc.
   C flow(int arc) const noexcept {
     const auto h = at(graph_.half[at(arc)]);
@@ -106,6 +109,7 @@ class Flow {
       const int v = queue_[i];
       const int level = level_[at(v)] + 1;
       if (level > last_) break;
+      work_ += graph_.first[at(v) + 1] - graph_.first[at(v)];
       for (int h = graph_.first[at(v)]; h < graph_.first[at(v) + 1]; ++h) {
         const int u = graph_.other[at(h)];
         if (residual_[at(h)] <= 0 || seen_[at(u)] == now_) continue;
@@ -215,6 +219,7 @@ class Flow {
   std::vector<std::int32_t> queue_, path_, log_, spent_;
   std::uint32_t now_ = 0;
   int last_ = 0;
+  std::int64_t work_ = 0;
 };
 
 }  // namespace pycomm::network

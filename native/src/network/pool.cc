@@ -11,10 +11,24 @@ namespace pycomm::network {
 bool Pool::add(std::vector<std::uint8_t>&& inside) {
   if (std::find(inside_.begin(), inside_.end(), inside) != inside_.end()) return false;
   const auto set = static_cast<std::int32_t>(inside_.size());
-  for (std::size_t a = 0; a < graph_.src.size(); ++a)
-    if (inside[at(graph_.dst[a])] != 0 && inside[at(graph_.src[a])] == 0) entered_[a].push_back(set);
+  for (std::size_t a = 0; a < graph_.src.size(); ++a) {
+    const bool from = inside[at(graph_.src[a])] != 0;
+    const bool to = inside[at(graph_.dst[a])] != 0;
+    if (to && !from) entered_[a].push_back(set);
+    if (from && !to && graph_.src[a] >= graph_.nranks) left_[a].push_back(set);
+  }
+  for (std::size_t r = 0; r < around_.size(); ++r)
+    if (inside[r] != 0) around_[r].push_back(set);
   inside_.push_back(std::move(inside));
   return true;
+}
+
+void Pool::keep(int count) {
+  if (count >= size()) return;
+  inside_.resize(at(count));
+  for (auto* lists : {&entered_, &left_, &around_})
+    for (std::vector<std::int32_t>& sets : *lists)
+      sets.erase(std::lower_bound(sets.begin(), sets.end(), count), sets.end());
 }
 
 std::vector<std::int64_t> Pool::slacks(std::span<const std::int64_t> capacity,

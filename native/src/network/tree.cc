@@ -22,7 +22,7 @@ Grower::Grower(const Digraph& graph, int narcs, const Pool& pool)
   for (int a = 0; a < narcs; ++a) out_[at(next[at(graph.src[at(a)])]++)] = a;
 }
 
-bool Grower::grow(const Remaining& remaining, std::int32_t root, std::int64_t units) {
+void Grower::start(const Remaining& remaining, std::int32_t root, std::int64_t units) {
   remaining_ = &remaining;
   units_ = units;
   tree_.root = root;
@@ -31,29 +31,67 @@ bool Grower::grow(const Remaining& remaining, std::int32_t root, std::int64_t un
   for (const std::int32_t a : used_) uses_[at(a)] = taken_[at(a)] = 0;
   used_.clear();
   crossed_.assign(at(pool_.size()), 0);
+  met_.assign(at(pool_.size()), 0);
   std::fill(depth_.begin(), depth_.end(), -1);
-  depth_[at(root)] = 0;
-  at_depth_.assign(1, {root});
+  at_depth_.clear();
+  reach(root, 0);
+}
+
+bool Grower::grow(std::size_t most) {
   const auto whole = at(graph_.nranks) - 1;
+  most_ = std::min(most, whole);
   // First with no more than the tree's share of every set's slack, then with whatever there is.
   for (const bool fair : {true, false}) {
     fair_ = fair;
-    for (std::size_t depth = 0; depth < at_depth_.size() && tree_.branches.size() < whole; ++depth)
+    for (std::size_t depth = 0; depth < at_depth_.size() && !is_full(); ++depth)
       while (spread(static_cast<int>(depth))) {
       }
-    if (tree_.branches.size() == whole) return true;
+    if (is_full()) break;
   }
-  return false;
+  return tree_.branches.size() == whole;
 }
 
-bool Grower::allowed(std::int32_t arc) const noexcept {
-  if (remaining_->capacity[at(arc)] - taken_[at(arc)] < units_) return false;
-  for (const std::int32_t set : pool_.entered(arc)) {
-    const std::int64_t more = extra(set) + 1;
-    if (more <= 0) continue;
-    if (more > remaining_->slack[at(set)] / (fair_ ? remaining_->total : units_)) return false;
+void Grower::cut_back(std::size_t branches) {
+  while (tree_.branches.size() > branches) {
+    const Branch& branch = tree_.branches.back();
+    for (std::int32_t i = branch.last; i-- > branch.first;) put_back(tree_.arcs[at(i)]);
+    for (const std::int32_t set : pool_.around(branch.dst)) --met_[at(set)];
+    at_depth_[at(depth_[at(branch.dst)])].pop_back();  // ranks of a depth are undone as they came
+    if (at_depth_.back().empty()) at_depth_.pop_back();
+    depth_[at(branch.dst)] = -1;
+    tree_.arcs.resize(at(branch.first));
+    tree_.branches.pop_back();
   }
+}
+
+void Grower::renew() {
+  crossed_.assign(at(pool_.size()), 0);
+  met_.assign(at(pool_.size()), 0);
+  for (const std::int32_t a : tree_.arcs)
+    for (const std::int32_t set : pool_.entered(a)) ++crossed_[at(set)];
+  for (const auto& ranks : at_depth_)
+    for (const std::int32_t r : ranks)
+      for (const std::int32_t set : pool_.around(r)) ++met_[at(set)];
+}
+
+// Whether there are capacity and slack for one more use. `pending` is 1 while the ways into sets that lead to the arc
+// are not counted yet.
+bool Grower::allowed(std::int32_t arc, std::int64_t pending) const noexcept {
+  if (remaining_->capacity[at(arc)] - taken_[at(arc)] < units_) return false;
+  const std::int64_t share = fair_ ? remaining_->total : units_;
+  for (const std::int32_t set : pool_.entered(arc))
+    if (extra(set) + 1 > 0 && extra(set) + 1 > remaining_->slack[at(set)] / share) return false;
+  // To pass through a set none of whose ranks is reached is to come in once more later.
+  for (const std::int32_t set : pool_.left(arc))
+    if (met_[at(set)] == 0 && crossed_[at(set)] + pending > remaining_->slack[at(set)] / share) return false;
   return true;
+}
+
+void Grower::reach(std::int32_t rank, int depth) {
+  depth_[at(rank)] = depth;
+  if (at_depth_.size() == at(depth)) at_depth_.emplace_back();
+  at_depth_[at(depth)].push_back(rank);
+  for (const std::int32_t set : pool_.around(rank)) ++met_[at(set)];
 }
 
 double Grower::price(std::int32_t arc) const noexcept {
@@ -87,6 +125,7 @@ void Grower::search(int depth) {
   for (std::size_t i = 0; i < queue_.size(); ++i) {
     const std::int32_t u = queue_[i];
     if (u < graph_.nranks && hops_[at(u)] > 0) continue;
+    work_ += first_out_[at(u) + 1] - first_out_[at(u)];
     for (int o = first_out_[at(u)]; o < first_out_[at(u) + 1]; ++o) {
       const std::int32_t a = out_[at(o)];
       const std::int32_t v = graph_.dst[at(a)];
@@ -95,7 +134,7 @@ void Grower::search(int depth) {
       if (!fresh && hops_[at(v)] <= hops_[at(u)]) continue;
       if (remaining_->capacity[at(a)] - taken_[at(a)] < units_) continue;
       const double cost = cost_[at(u)] + price(a);
-      if ((!fresh && cost >= cost_[at(v)]) || !allowed(a)) continue;
+      if ((!fresh && cost >= cost_[at(v)]) || !allowed(a, 1)) continue;
       hops_[at(v)] = hops_[at(u)] + 1;
       cost_[at(v)] = cost;
       by_[at(v)] = a;
@@ -115,7 +154,10 @@ bool Grower::spread(int depth) {
   });
   bool some = false;
   again_ = false;
-  for (const std::int32_t r : targets_) some = commit(r, depth) || some;
+  for (const std::int32_t r : targets_) {
+    if (is_full()) return false;
+    some = commit(r, depth) || some;
+  }
   return some && again_;
 }
 
@@ -136,7 +178,7 @@ bool Grower::commit(std::int32_t rank, int depth) {
   }
   std::reverse(way_.begin(), way_.end());
   for (std::size_t i = 0; i < way_.size(); ++i) {
-    if (allowed(way_[i])) {
+    if (allowed(way_[i], 0)) {
       take(way_[i]);
       continue;
     }
@@ -147,9 +189,7 @@ bool Grower::commit(std::int32_t rank, int depth) {
   const auto first = static_cast<std::int32_t>(tree_.arcs.size());
   tree_.arcs.insert(tree_.arcs.end(), way_.begin(), way_.end());
   tree_.branches.push_back({v, rank, first, static_cast<std::int32_t>(tree_.arcs.size())});
-  depth_[at(rank)] = depth + 1;
-  if (at_depth_.size() == at(depth) + 1) at_depth_.emplace_back();
-  at_depth_[at(depth) + 1].push_back(rank);
+  reach(rank, depth + 1);
   return true;
 }
 

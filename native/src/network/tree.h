@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -35,9 +36,18 @@ class Grower {
   // Arcs of the graph from `narcs` on are not to be used.
   Grower(const Digraph& graph, int narcs, const Pool& pool);
 
-  // Grows a tree of `units` in `remaining`. False when it cannot be completed: tree() is then what there is of it.
-  bool grow(const Remaining& remaining, std::int32_t root, std::int64_t units);
+  // Starts a tree of `units` at a root. `remaining` has to stay as long as the tree grows; its slacks may be replaced,
+  // and the pool may grow, between calls: renew() takes note.
+  void start(const Remaining& remaining, std::int32_t root, std::int64_t units);
+  // Adds branches until the tree is complete, or has `most`, or no more can be added; whether it is complete.
+  bool grow(std::size_t most = std::numeric_limits<std::size_t>::max());
+  // Takes all but the first branches back.
+  void cut_back(std::size_t branches);
+  void renew();
   const Tree& tree() const noexcept { return tree_; }
+  // Arcs that all searches have looked at.
+  std::int64_t work() const noexcept { return work_; }
+  int height() const noexcept { return static_cast<int>(at_depth_.size()) - 1; }
   // How often the tree takes each arc that it takes.
   std::span<const std::int32_t> used() const noexcept { return used_; }
   std::int64_t uses(std::int32_t arc) const noexcept { return uses_[at(arc)]; }
@@ -48,10 +58,12 @@ class Grower {
  private:
   bool spread(int depth);
   void search(int depth);
-  bool allowed(std::int32_t arc) const noexcept;
+  bool allowed(std::int32_t arc, std::int64_t pending) const noexcept;
+  void reach(std::int32_t rank, int depth);
   double price(std::int32_t arc) const noexcept;
   void take(std::int32_t arc);
   void put_back(std::int32_t arc);
+  bool is_full() const noexcept { return tree_.branches.size() >= most_; }
   bool commit(std::int32_t rank, int depth);
 
   const Digraph& graph_;
@@ -59,12 +71,14 @@ class Grower {
   std::vector<std::int32_t> first_out_, out_;  // arcs that leave each vertex
   const Remaining* remaining_ = nullptr;
   std::int64_t units_ = 0;
+  std::size_t most_ = 0;
   bool fair_ = true;
   Tree tree_;
   std::vector<std::int64_t> uses_, taken_;  // of each arc: how often, and units
   std::vector<std::int32_t> used_;
-  std::vector<std::int64_t> crossed_;
-  std::vector<std::int32_t> depth_;  // of each rank, -1: not reached
+  std::vector<std::int64_t> crossed_;  // of each set: how often the tree enters it
+  std::vector<std::int32_t> met_;      // of each set: how many of its ranks are reached
+  std::vector<std::int32_t> depth_;    // of each rank, -1: not reached
   std::vector<std::vector<std::int32_t>> at_depth_;
   // Labels of a search.
   std::vector<std::uint32_t> seen_;
@@ -73,6 +87,7 @@ class Grower {
   std::vector<double> cost_;
   std::vector<std::int32_t> queue_, targets_, way_;
   bool again_ = false;
+  std::int64_t work_ = 0;
 };
 
 }  // namespace pycomm::network

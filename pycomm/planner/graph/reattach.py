@@ -74,6 +74,20 @@ class Half:
             ]
         return self.patches[tree]
 
+    def divisor(self) -> int:
+        """Greatest number by which all weights can be divided."""
+        return math.gcd(self.scale, *(patch.weight for group in self.patches.values() for patch in group))
+
+    def divide(self, factor: int) -> None:
+        """Count in units that are so many times as large."""
+        if factor > 1:
+            for group in self.patches.values():
+                for patch in group:
+                    patch.weight //= factor
+            self.scale //= factor
+            self.load = [load // factor for load in self.load]
+            self.total //= factor
+
     def take_off(self, patch: Patch) -> None:
         """Take a whole tree off the links, for good."""
         told: set[int] = set()

@@ -48,8 +48,8 @@ Mask = npt.NDArray[np.bool_]
 PIECES = 256
 """Pieces that are to be joined again, up to which trees are split."""
 MOST_PARTS = 16
-MOST_WEIGHT = 1 << 20
-"""Units of weight of a forest beyond which trees are not split."""
+MOST_SCALE, MOST_WEIGHT = 64, 1 << 20
+"""How much finer than those of the plan units of weight may get, and how many a forest may have."""
 MOVES, REFUSALS = 64, 32
 """Trees that are moved to relieve the busiest links, and that may find no other way before one is left."""
 MOST_MOVES, MOST_REFUSALS = 4096, 256
@@ -197,7 +197,7 @@ def _mended(plan: Plan, fault: Fault, moves: int, refusals: int) -> Plan:
         )
     halves = [Half(forest) for forest in forests]
     heirs = _lose_roots(old.kind, halves, damage, gone.tolist())
-    broken = [_refined(half, dead, slow) for half in halves]
+    broken = _refined(halves, dead, slow)
     work = Work(damage, halves)
     root = int(damage.vertex[np.flatnonzero(before.alive)[old.root]]) if old.kind.is_rooted else -1
     task = _Task(old.kind, root, damage)
@@ -231,20 +231,26 @@ def _some(broken: _Broken) -> _Broken:
     return broken[:: -(-len(broken) // MOST_PLACES) or 1]
 
 
-def _refined(half: Half, dead: Ints, slow: Ints) -> tuple[_Broken, _Broken]:
-    """Find the trees that cross broken links; where these are few, split them into several of less weight."""
-    found = list(half.crossing(dead)), list(half.crossing(slow))
-    count = len(found[0]) + len(found[1])
-    parts = min(PIECES // max(count, 1), MOST_PARTS)
-    if count and parts > 1:
-        lightest = min(half.weight(t) if p is None else p.weight for t, p, _ in (*found[0], *found[1]))
-        factor = -(-parts // lightest)
-        if half.total * factor <= MOST_WEIGHT:
-            half.parts = parts
-            half.multiply(factor)
-            half.split()
-            found = list(half.crossing(dead)), list(half.crossing(slow))
-    return found
+def _refined(halves: Sequence[Half], dead: Ints, slow: Ints) -> list[tuple[_Broken, _Broken]]:
+    """Find the trees that cross broken links; where these are few, split them into several of less weight.
+
+    All forests go on counting in the same units.
+    """
+    found = [(list(half.crossing(dead)), list(half.crossing(slow))) for half in halves]
+    everything = [
+        (half, *one) for half, both in zip(halves, found, strict=True) for part in both for one in part
+    ]
+    parts = min(PIECES // max(len(everything), 1), MOST_PARTS)
+    if not everything or parts < 2:
+        return found
+    lightest = min(half.weight(t) if p is None else p.weight for half, t, p, _ in everything)
+    room = min(MOST_WEIGHT // half.total for half in halves)
+    factor = max(1, min(-(-parts // lightest), MOST_SCALE // halves[0].scale, room))
+    for half in halves:
+        half.parts = parts
+        half.multiply(factor)
+        half.split()
+    return [(list(half.crossing(dead)), list(half.crossing(slow))) for half in halves]
 
 
 def _lose_roots(kind: CollectiveKind, halves: list[Half], damage: Damage, gone: list[int]) -> dict[int, int]:
@@ -405,6 +411,9 @@ class _Task(NamedTuple):
         forests = []
         for half in work.halves:
             half.merge()
+        common = math.gcd(*(half.divisor() for half in work.halves))
+        for half in work.halves:
+            half.divide(common)
             patches = {tree: tuple(group) for tree, group in half.patches.items()}
             forests.append(
                 patched(half.index, self.damage, patches, half.scale, np.array(half.load, np.int64))
@@ -437,17 +446,16 @@ class _Task(NamedTuple):
 
     def _seconds(self, forests: Sequence[PatchedForest]) -> Fraction:
         """Seconds per byte of the whole result."""
-        total = math.prod(forest.weight() for forest in forests)
-        kept = self.damage.kept
-        load = sum(
-            (f.load[kept].astype(object) * (total // f.weight()) for f in forests), np.zeros(1, object)
-        )
-        network = self.damage.network
-        if max(load) < 2**62:
-            return most_load(network, load.astype(np.int64)) / (total * network.unit)
-        return max(Fraction(a, b) for a, b in zip(load, network.capacity.tolist(), strict=True)) / (
-            total * network.unit
-        )
+        total = math.lcm(*(forest.weight() for forest in forests))
+        kept, network = self.damage.kept, self.damage.network
+        loads = [(forest.load[kept], total // forest.weight()) for forest in forests]
+        if sum(int(load.max()) * factor for load, factor in loads) < 2**62:
+            load = sum((load * factor for load, factor in loads), np.zeros(len(kept), np.int64))
+            most = most_load(network, load)
+        else:
+            exact = sum((load.astype(object) * factor for load, factor in loads), np.zeros(len(kept), object))
+            most = max(Fraction(a, b) for a, b in zip(exact, network.capacity.tolist(), strict=True))
+        return most / (total * network.unit)
 
 
 def _roots_of(forest: PatchedForest) -> list[int]:
