@@ -18,7 +18,7 @@ from pycomm.collectives.reference import evaluate
 from pycomm.communicator import Communicator
 from pycomm.types import CollectiveKind, DType, ReduceOp
 
-__all__ = ["Point", "bind", "bind_barrier", "contents", "count_wrong"]
+__all__ = ["Point", "bind", "bind_barrier", "bind_copy", "contents", "count_wrong"]
 
 Array = npt.NDArray[Any]
 _INEXACT = frozenset({ReduceOp.AVG, ReduceOp.PREMUL_SUM, ReduceOp.PROD})
@@ -166,6 +166,14 @@ def bind_barrier(comm: Communicator, timeout_s: float) -> Callable[[], object]:
         return comm.barrier
     bound: Callable[[], object] = direct(Call(CollectiveKind.BARRIER, DType.UINT8, timeout_s=timeout_s))
     return bound
+
+
+def bind_copy(point: Point) -> Callable[[], object]:
+    """Make the callable that copies as many bytes as the call brings to this rank: a host's floor."""
+    sends_only = point.kind is CollectiveKind.BROADCAST and point.rank == point.root
+    source = np.zeros(0 if point.recv is None or sends_only else point.recv.nbytes, np.uint8)
+    source[...] = 1  # pages of its own
+    return functools.partial(np.copyto, np.ones_like(source), source)
 
 
 def _call(point: Point, timeout_s: float) -> Call:

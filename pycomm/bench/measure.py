@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from pycomm.bench.calls import Point, bind, bind_barrier, count_wrong, expected
-from pycomm.bench.scenario import Scenario, block_elements, forms, total_nbytes
+from pycomm.bench.calls import Point, bind, bind_barrier, bind_copy, count_wrong, expected
+from pycomm.bench.scenario import COPY, Scenario, block_elements, forms, total_nbytes
 from pycomm.bench.statistics import Record, record, spread, with_ratios
 from pycomm.communicator import Communicator
 from pycomm.errors import Unsupported
@@ -37,7 +37,7 @@ def measure(
     scenario
         What to measure.
     comms
-        A communicator of all ranks per backend of the scenario, in its order.
+        A communicator of all ranks per library of the scenario, in its order.
     on_point
         Called on rank 0 with the records of each point (both forms, all backends) as soon as they are known.
 
@@ -51,9 +51,11 @@ def measure(
     CommError
         If a call fails or does not end before the scenario's deadline.
 
-    Notes ----- Backends take turns of a few calls each on the same memory. A turn begins and ends with the
-    backend's own barrier and has one call that is not timed first. Times are kept by each rank and collected
-    when the point is done; a call counts as long as its slowest rank took.
+    Notes
+    -----
+    Backends take turns of a few calls each on the same memory. A turn begins and ends with the backend's own
+    barrier and has one call that is not timed first. Times are kept by each rank and collected when the point
+    is done; a call counts as long as its slowest rank took.
     """
     scenario.validate()
     control = next(iter(comms.values()))
@@ -128,9 +130,10 @@ def _measure_point(
     scenario: Scenario, point: Point, comms: Mapping[str, Communicator], control: Communicator
 ) -> list[Record]:
     turns: dict[str, _Turns] = {}
-    for name, comm in comms.items():
+    for name in scenario.backends:
+        comm = comms.get(name, control)
         try:
-            run = bind(comm, point, scenario.timeout_s)
+            run = bind_copy(point) if name == COPY else bind(comm, point, scenario.timeout_s)
         except Unsupported:
             continue  # on every rank alike: what a backend offers does not depend on the rank
         turns[name] = _Turns(run, bind_barrier(comm, scenario.timeout_s))
@@ -147,7 +150,8 @@ def _measure_point(
     found = []
     for name, one in turns.items():
         wrong = 0
-        if scenario.check:
+        is_checked = scenario.check and name != COPY
+        if is_checked:
             point.fill()
             one.settle()
             one.run()
@@ -166,7 +170,7 @@ def _measure_point(
                     point.op,
                     point.root,
                     spread(times),
-                    total_wrong if scenario.check else -1,
+                    total_wrong if is_checked else -1,
                 )
             )
     return found

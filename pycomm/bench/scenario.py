@@ -9,7 +9,16 @@ from pycomm.collectives.spec import equal_form
 from pycomm.errors import UsageError
 from pycomm.types import CollectiveKind, DType, ReduceOp
 
-__all__ = ["KINDS", "Scenario", "block_elements", "busbw_factor", "parse_kinds", "sweep", "total_nbytes"]
+__all__ = [
+    "COPY",
+    "KINDS",
+    "Scenario",
+    "block_elements",
+    "busbw_factor",
+    "parse_kinds",
+    "sweep",
+    "total_nbytes",
+]
 
 KINDS: tuple[CollectiveKind, ...] = (
     CollectiveKind.ALLREDUCE,
@@ -22,6 +31,8 @@ KINDS: tuple[CollectiveKind, ...] = (
     CollectiveKind.SCATTER,
     CollectiveKind.BARRIER,
 )
+COPY = "copy"
+"""Stands among the backends for the floor inside one host: all ranks at once copy what they would receive."""
 _WHOLE = (CollectiveKind.ALLREDUCE, CollectiveKind.BROADCAST, CollectiveKind.REDUCE)
 _SPREADING = (
     CollectiveKind.ALLGATHER,
@@ -43,7 +54,7 @@ class Scenario:
     sizes
         Bytes of the whole array, see :func:`total_nbytes`.
     backends
-        Names of backends; the first is the one that ratios refer to.
+        Names of backends; the first is the one that ratios refer to. :data:`COPY` may follow.
     dtype, op, root
         Of every call.
     iterations
@@ -77,12 +88,19 @@ class Scenario:
     out_of_place: bool = True
     timeout_s: float = 300.0
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """The backends that are one."""
+        return tuple(name for name in self.backends if name != COPY)
+
     def validate(self) -> Scenario:
         """Return the scenario itself; raises ``UsageError`` for what cannot be measured."""
         if not self.kinds or not self.sizes or not self.backends:
             raise UsageError("a benchmark needs at least one collective, one size and one backend")
         if len(set(self.backends)) != len(self.backends):
             raise UsageError(f"a backend is named twice: {','.join(self.backends)}")
+        if self.backends[0] == COPY:
+            raise UsageError(f"{COPY} is what backends are compared with; name a backend before it")
         if self.iterations < 0 or self.warmup < 0 or self.rounds < 1:
             raise UsageError("iterations and warm-up are 0 or more, rounds 1 or more")
         if not (self.in_place or self.out_of_place):

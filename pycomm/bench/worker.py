@@ -32,7 +32,7 @@ def main() -> int:
     scenario = msgspec.json.decode(given.scenario.read_bytes(), type=Scenario)
     with contextlib.ExitStack() as stack:
         comms = {}
-        for name in scenario.backends:
+        for name in scenario.libraries:
             comms[name] = stack.enter_context(
                 pycomm.init(
                     name,

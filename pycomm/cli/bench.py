@@ -42,7 +42,12 @@ _OPTIONS = (
         show_default=True,
         help="Which forms are measured.",
     ),
-    click.option("--backends", default="native", show_default=True, help="E.g. native,gloo,mpi."),
+    click.option(
+        "--backends",
+        default="native",
+        show_default=True,
+        help="E.g. native,gloo,mpi; copy: what one copy takes.",
+    ),
     click.option("-np", "--ranks", type=int, help="Start so many processes here; else join the job."),
     click.option("--mpi", metavar="MPI", help="openmpi, mpich, impi or a folder: the MPI that starts them."),
     click.option("--timeout", default=300.0, show_default=True, help="Deadline of every call in seconds."),
@@ -124,6 +129,6 @@ def _report(scenario: Scenario, nranks: int | None, mpi: str | None) -> Report:
     with contextlib.ExitStack() as stack:
         comms = {
             name: stack.enter_context(pycomm.init(name, timeout_s=scenario.timeout_s))
-            for name in scenario.backends
+            for name in scenario.libraries
         }
         return run(scenario, comms, live=True)

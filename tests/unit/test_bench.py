@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pycomm.bench.calls import Point, contents, count_wrong, expected
+from pycomm.bench.calls import Point, bind_copy, contents, count_wrong, expected, sizes
 from pycomm.bench.launch import Mpi, find_mpi, find_mpis
 from pycomm.bench.report import REPORT_VERSION, Report, summarise, to_csv, to_json, to_json_lines, to_markdown
 from pycomm.bench.scenario import (
@@ -168,6 +168,7 @@ def test_reports_can_be_read_back():
         {"kinds": ()},
         {"sizes": ()},
         {"backends": ("gloo", "gloo")},
+        {"backends": ("copy", "native")},
         {"iterations": -1},
         {"rounds": 0},
         {"in_place": False, "out_of_place": False},
@@ -184,6 +185,15 @@ def test_forms():
     assert tuple(forms(CollectiveKind.ALLREDUCE, both)) == (False, True)
     assert tuple(forms(CollectiveKind.BROADCAST, both)) == (True,)
     assert tuple(forms(CollectiveKind.ALLGATHER, Scenario(in_place=False))) == (False,)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.label)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_floor_copies_what_a_rank_receives(kind, rank):
+    point = Point.make(kind, DType.FLOAT32, ReduceOp.SUM, 1, 5, rank, 3, False)
+    to, source = bind_copy(point).args
+    receives = {"broadcast": rank != 1, "reduce": rank == 1, "gather": rank == 1}.get(kind.label, True)
+    assert to.nbytes == source.nbytes == (4 * sizes(kind, 5, 3)[1] if receives else 0)
 
 
 @pytest.mark.parametrize("dtype", list(DType), ids=lambda dtype: dtype.label)

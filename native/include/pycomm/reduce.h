@@ -27,7 +27,7 @@ void scale(DType dtype, void* out, const void* a, std::size_t count, double fact
 // out[i] = a[i] / divisor, integers truncating toward zero. The last step of avg.
 void divide(DType dtype, void* out, const void* a, std::size_t count, int divisor) noexcept;
 
-// memcpy for large blocks that will not be read again soon: non-temporal stores above a size where they pay.
+// memcpy that may have nothing to copy, or nowhere to copy it to but where it is.
 void copy_bytes(void* dst, const void* src, std::size_t nbytes) noexcept;
 
 // Name of the instruction set chosen at run time ("avx512", "avx2", "baseline", ...), for `pycomm doctor`.

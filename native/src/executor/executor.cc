@@ -235,7 +235,7 @@ class Executor::Run {
     const std::uint64_t nbytes = plan_.node_end(node) - begin;
     switch (step.kind) {
       case OpKind::copy:
-        if (nbytes != 0) copy_bytes(at(step.dst) + begin, at(step.src) + begin, nbytes);
+        copy_bytes(at(step.dst) + begin, at(step.src) + begin, nbytes);
         return done(node);
       case OpKind::reduce:
         if (nbytes != 0)

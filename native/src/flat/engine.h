@@ -9,7 +9,6 @@
 #include "flat/board.h"
 #include "flat/peer_memory.h"
 #include "flat/route.h"
-#include "flat/stream.h"
 #include "pycomm/flat.h"
 #include "pycomm/reduce.h"
 
@@ -38,7 +37,6 @@ class Flat::Engine {
     bool scales;           // contributions are multiplied by the factor on their way into the slot
     int divisor;           // of the result
     ReduceManyFn combine;  // null for kinds that do not reduce
-    bool streams = false;  // results go past the caches
     bool agreed = false;   // the first stage is over
   };
 
@@ -56,7 +54,6 @@ class Flat::Engine {
       PYCOMM_TRY(stage(op, [&] { fill(i); }));
       drain(i);
     }
-    if (op.streams) full_fence();  // before anybody is told that the result is there
     return {};
   }
 
@@ -89,8 +86,6 @@ class Flat::Engine {
   void contribute(const Op& op, std::byte* slot, const std::byte* from, std::size_t count) const noexcept;
   // Combines `inputs_`, one per rank, into `out`.
   void combine(const Op& op, std::byte* out, std::size_t count) const noexcept;
-  // Copies out of a slot, or within this rank's memory.
-  void deliver(const Op& op, std::byte* to, const std::byte* from, std::size_t nbytes) const noexcept;
 
   flat::Board board_;
   int rank_;

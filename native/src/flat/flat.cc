@@ -24,9 +24,6 @@ constexpr std::size_t kStageBytes = std::size_t{128} << 10;
 constexpr std::size_t kPartsStageBytes = std::size_t{256} << 10;
 // From this size of result on, cutting the work in parts pays for a second stage.
 constexpr std::size_t kPartsFrom = std::size_t{64} << 10;
-// Transfers of this size will not be found in a cache anyway, so they are written past them. (Results of reductions are
-// not: the detour that this takes costs more than it saves.)
-constexpr std::size_t kStreamFrom = std::size_t{4} << 20;
 
 constexpr std::size_t div_up(std::size_t a, std::size_t b) noexcept { return a / b + (a % b != 0); }
 constexpr std::size_t round_up(std::size_t a, std::size_t b) noexcept { return div_up(a, b) * b; }
@@ -139,7 +136,7 @@ Status Flat::Engine::run_alone(const FlatCall& call) {
   if (count == 0) return {};
   if (reduces(desc.kind) && desc.op == ReduceOp::premul_sum) {
     scale(desc.dtype, call.recv, call.send, count, desc.factor);
-  } else if (call.recv != call.send) {
+  } else {
     copy_bytes(call.recv, call.send, count * itemsize(desc.dtype));
   }
   return {};
@@ -158,15 +155,6 @@ void Flat::Engine::combine(const Op& op, std::byte* out, std::size_t count) cons
   if (count != 0) op.combine(out, inputs_.data(), nranks_, count, op.divisor);
 }
 
-void Flat::Engine::deliver(const Op& op, std::byte* to, const std::byte* from, std::size_t nbytes) const noexcept {
-  if (nbytes == 0 || to == from) return;
-  if (op.streams) {
-    flat::stream_copy(to, from, nbytes);
-  } else {
-    std::memcpy(to, from, nbytes);
-  }
-}
-
 // All kinds that only move data. Each round moves one piece of every transfer: into the sender's slot, where a transfer
 // to every peer has its own piece unless all get the same, and from there to the receiver's memory.
 Status Flat::Engine::move(Op& op) {
@@ -180,7 +168,6 @@ Status Flat::Engine::move(Op& op) {
   const std::size_t piece = is_inline ? std::max<std::size_t>(route.longest, 1)
                                       : std::min(round_up(route.longest, kLine), piece_of(kStageBytes, lanes));
   const std::size_t rounds = std::max<std::size_t>(div_up(route.longest, piece), 1);
-  op.streams = route.longest >= kStreamFrom;
   // A broadcast's slots stay: the root fills them while the others copy out of the cache, and nobody is idle.
   if (call.desc.kind != Kind::broadcast && route.longest >= options_.single_copy_from) {
     bool accepted = false;
@@ -218,7 +205,7 @@ Status Flat::Engine::move(Op& op) {
       const std::byte* from = src == me
                                   ? send + route.outgoing[me].at + i * piece
                                   : payload(static_cast<int>(src), is_inline) + (route.same_to_all ? 0 : me * piece);
-      deliver(op, call.recv + in.at + i * piece, from, now);
+      copy_bytes(call.recv + in.at + i * piece, from, now);
     }
   };
   return stages(op, rounds, fill, drain);
@@ -293,14 +280,14 @@ Status Flat::Engine::reduce_parts(Op& op) {
     }
     std::byte* shown = board_.next_slot() + result;
     if (mine.count != 0) op.combine(shown, inputs_.data(), nranks_, mine.count, op.divisor);
-    if (op.wants) deliver(op, call.recv + at, shown, mine.count * op.item);
+    if (op.wants) copy_bytes(call.recv + at, shown, mine.count * op.item);
   };
   const auto collect = [&](std::size_t i) {
     for (std::size_t hop = 1; hop < n; ++hop) {
       const std::size_t peer = me + hop < n ? me + hop : me + hop - n;
       const Part theirs = part(i, peer);
-      deliver(op, call.recv + (i * step + theirs.begin) * op.item, board_.slot(static_cast<int>(peer)) + result,
-              theirs.count * op.item);
+      copy_bytes(call.recv + (i * step + theirs.begin) * op.item, board_.slot(static_cast<int>(peer)) + result,
+                 theirs.count * op.item);
     }
   };
   const auto drain = [&](std::size_t i) {

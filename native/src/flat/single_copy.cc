@@ -88,7 +88,7 @@ Status Flat::Engine::move_by_reading(Op& op) {
   }
   const auto me = static_cast<std::size_t>(rank_);
   const Extent& own = route_.incoming[me];
-  deliver(op, op.call.recv + own.at, op.call.send + route_.outgoing[me].at, own.nbytes);
+  copy_bytes(op.call.recv + own.at, op.call.send + route_.outgoing[me].at, own.nbytes);
   return leave_together(op);
 }
 
