@@ -3,8 +3,9 @@
     python benchmarks/compare.py [--output FOLDER] [--mpis mpich,openmpi,impi] [--ranks 2,4] [--install]
 
 For each MPI and number of ranks: five collectives from 8 B to 64 MiB, the three libraries and the floor
-(every rank copies as many bytes as it would receive) taking turns at every point. Writes ``compare.md`` and
-``compare.jsonl``. Takes about a quarter of an hour with three MPIs. README.md says how to read it. The exit code is 1 when a result was wrong.
+(every rank copies as many bytes as it would receive) taking turns at every point. Writes ``compare.md``
+and ``compare.jsonl``. Takes about a quarter of an hour with three MPIs. README.md says how to read it. The
+exit code is 1 when a result was wrong.
 """
 
 from __future__ import annotations
