@@ -280,9 +280,12 @@ def bound(
         print_json(facts)
         return
     click.secho(f"{collective} on {_title(topology)}", bold=True)
+    more = f"{facts['cuts_GBps']:.6g} GB/s, but switches with unequal in and out cannot pass that on"
+    cuts = (("by cuts", more),) if facts["cuts_fraction"] != facts["algbw_fraction"] else ()
     print_facts(
         (
             ("algbw", f"{facts['algbw_GBps']:.6g} GB/s = {facts['algbw_fraction']} GB/s"),
+            *cuts,
             ("limited by", facts["limited_by"]),
             ("time", f"{facts['seconds']:.3g} s to find"),
         ),
@@ -474,7 +477,7 @@ def _root_of(kind: CollectiveKind, root: int | None) -> int:
 
 
 def _bound(topology: Topology, kind: CollectiveKind, root: int | None) -> dict[str, Any]:
-    from pycomm.planner.graph.bounds import bound as exact
+    from pycomm.planner.graph.balance import BalancedBound, tree_bound
     from pycomm.planner.graph.network import network_of
 
     network = network_of(topology)
@@ -487,14 +490,17 @@ def _bound(topology: Topology, kind: CollectiveKind, root: int | None) -> dict[s
 
         found = alltoall_bound(network)
     else:
-        found = exact(network, kind, _root_of(kind, root))
+        found = tree_bound(network, kind, _root_of(kind, root))
     gigabytes: Fraction = found.algbw / 10**9
+    cuts = found.cut_bound.algbw / 10**9 if isinstance(found, BalancedBound) else gigabytes
     return {
         "topology": topology.name,
         "collective": kind.label,
         "ranks": network.nranks,
         "algbw_GBps": float(gigabytes),
         "algbw_fraction": str(gigabytes),
+        "cuts_GBps": float(cuts),
+        "cuts_fraction": str(cuts),
         "limited_by": found.limited_by(),
         "cut": {"vertices": [network.names[v] for v in found.cut.vertices]},
     }

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from pycomm.errors import TopologyError, UsageError
-from pycomm.planner.graph.balance import balanced_bound, unbalanced_switches
+from pycomm.planner.graph.balance import balanced_bound, balanced_forest
 from pycomm.planner.graph.bounds import flow_network
 from pycomm.planner.graph.network import Network, network_of
-from pycomm.planner.graph.packing import pack
+from pycomm.planner.graph.packing import pack, unbalanced
 from pycomm.planner.graph.rounding import apportioned, whole_shares
+from pycomm.planner.graph.synthesis import plan_on
 from pycomm.topology.model import Link, Node, NodeKind, Topology
 from pycomm.types import CollectiveKind
+from pycomm.verify import verify
 
 GB = 10**9
 
@@ -48,8 +50,7 @@ def test_a_switch_that_would_have_to_replicate_costs_what_the_cut_does_not_see(
     assert found.algbw == found.attained == 14 * GB
     assert found.is_exact
     assert found.certificate.value() * graph.unit == 14 * GB
-    assert "cuts alone would allow 20 GB/s" in found.explain()
-    assert unbalanced_switches(graph) == (3,)
+    assert unbalanced(graph, graph.capacity).tolist() == [3]
 
 
 def test_shares_are_what_trees_are_packed_into() -> None:
@@ -61,12 +62,36 @@ def test_shares_are_what_trees_are_packed_into() -> None:
     assert forest.algbw() == 14 * GB
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize(
+    ("graph", "kind"), [(FAN, CollectiveKind.BROADCAST), (FAN_TURNED, CollectiveKind.REDUCE)]
+)
+def test_a_plan_reaches_the_balanced_optimum_and_reports_both_bounds(
+    graph: Network, kind: CollectiveKind, exact: bool
+) -> None:
+    plan = plan_on(graph, kind, 0, exact=exact)
+    assert plan.algbw >= 14 * GB * (1 if exact else Fraction(99, 100))
+    assert plan.bound.algbw == 14 * GB
+    assert not [*plan.forests[0].problems()]
+    assert "14.0 GB/s of 14.0 possible (100%)" in plan.text() or not exact
+    assert plan.text().endswith("cuts alone would allow 20.0 GB/s, but switches cannot pass that on")
+    assert plan.facts()["cut_bound_GBps"] == 20
+    assert not [*verify(plan.schedule())]
+
+
+def test_trees_in_balance_may_be_few() -> None:
+    found = balanced_bound(FAN, CollectiveKind.BROADCAST, 0)
+    forest = balanced_forest(found, 1)
+    assert forest.weight() == 1
+    assert not [*forest.problems()]
+
+
 def test_broadcast_in_the_other_direction_is_not_limited() -> None:
     graph = network("ab", "w", ("aw", 3), ("wb", 3), ("bw", 5), ("wa", 5))
-    assert unbalanced_switches(graph) == ()
+    assert not len(unbalanced(graph, graph.capacity))
     found = balanced_bound(graph, CollectiveKind.BROADCAST, 1)
     assert found.algbw == found.cut_bound.algbw == 5 * GB
-    assert "cuts alone" not in found.explain()
+    assert plan_on(graph, CollectiveKind.BROADCAST, 1).cut_bound is None
 
 
 def test_unlike_links_of_a_balanced_switch_stay_balanced_in_whole_units() -> None:

@@ -27,14 +27,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pycomm.errors import TopologyError
-from pycomm.planner.graph.bounds import Bound, bound, describe_links, flow_network, weights_of
+from pycomm.planner.graph.bounds import Bound, Cut, bound, describe_links, flow_network, weights_of
 from pycomm.planner.graph.cut_lp import Certificate, Half, Programme, Solution, solve
+from pycomm.planner.graph.flat_forest import FlatForest, flat_forest
 from pycomm.planner.graph.network import Network
+from pycomm.planner.graph.packing import WITHIN, unbalanced
+from pycomm.planner.graph.packing import forest as pack
 from pycomm.planner.graph.symmetry import orbits_of
 from pycomm.types import CollectiveKind
-from pycomm.units import format_rate
 
-__all__ = ["BalancedBound", "balanced_bound", "unbalanced_switches"]
+__all__ = ["BalancedBound", "balanced_bound", "balanced_forest", "tree_bound"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,11 @@ class BalancedBound:
         return self.algbw == self.attained
 
     @property
+    def cut(self) -> Cut:
+        """The set of vertices that limits by cuts alone."""
+        return self.cut_bound.cut
+
+    @property
     def certificate(self) -> Certificate:
         """Proof of the balanced optimum."""
         return self.solution.certificate
@@ -108,24 +115,6 @@ class BalancedBound:
             for a, b in zip(flows.src[arcs].tolist(), flows.dst[arcs].tolist(), strict=True)
         ]
         return describe_links([(b, a) for a, b in ends] if self.cut_bound.kind.reduces else ends)
-
-    def explain(self) -> str:
-        """Say in one line what cuts allow and what is left of it where switches are unbalanced."""
-        text = f"{format_rate(float(self.algbw))} possible, limited by {self.limited_by()}"
-        if self.algbw == self.cut_bound.algbw:
-            return text
-        rate = format_rate(float(self.cut_bound.algbw))
-        return (
-            f"{text}; cuts alone would allow {rate}, but switches with unequal in and out cannot pass it on"
-        )
-
-
-def unbalanced_switches(network: Network) -> tuple[int, ...]:
-    """List vertices, not ranks, whose capacity in and out differ."""
-    surplus = np.zeros(network.nvertices, np.int64)
-    np.add.at(surplus, network.dst, network.capacity)
-    np.subtract.at(surplus, network.src, network.capacity)
-    return tuple((np.flatnonzero(surplus[network.nranks :]) + network.nranks).tolist())
 
 
 def balanced_bound(network: Network, kind: CollectiveKind, root: int = -1) -> BalancedBound:
@@ -159,3 +148,39 @@ def balanced_bound(network: Network, kind: CollectiveKind, root: int = -1) -> Ba
             "some ranks are joined only by a switch that lets nothing in or nothing out: join it both ways"
         )
     return BalancedBound(by_cuts, solution)
+
+
+def tree_bound(network: Network, kind: CollectiveKind, root: int = -1) -> Bound | BalancedBound:
+    """Bound what trees can carry: by cuts where every switch has as much in as out, or can replicate.
+
+    Parameters and errors as of :func:`balanced_bound`.
+    """
+    flows = flow_network(network, kind)
+    if flows.multicast or not len(unbalanced(flows, flows.capacity)):
+        return bound(network, kind, root)
+    return balanced_bound(network, kind, root)
+
+
+def balanced_forest(found: BalancedBound, k: int | None = None, *, within: Fraction = WITHIN) -> FlatForest:
+    """Pack trees into the balanced shares.
+
+    Parameters
+    ----------
+    found
+        From :func:`balanced_bound`.
+    k, within
+        As of :func:`pycomm.planner.graph.packing.forest`.
+
+    Returns
+    -------
+    FlatForest
+        On the network on which the data flow from roots to leaves.
+    """
+    flows = flow_network(found.network, found.cut_bound.kind)
+    shares, _ = found.whole()
+    live = np.flatnonzero(shares)
+    unit = math.gcd(*shares[live].tolist())
+    ends = (flows.src[live], flows.dst[live])
+    part = Network(flows.nranks, flows.names, *ends, shares[live] // unit, unit, flows.latency_s[live])
+    kind = CollectiveKind.BROADCAST if found.cut_bound.kind.is_rooted else CollectiveKind.ALLGATHER
+    return flat_forest(flows, pack(part, bound(part, kind, found.cut_bound.root), k, within=within).flat)

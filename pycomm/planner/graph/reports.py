@@ -11,7 +11,7 @@ from pycomm.planner.graph.bounds import Cut
 if TYPE_CHECKING:
     from pycomm.schedule import Schedule
 
-__all__ = ["AnyBound", "AnyPlan", "facts_of", "text_of"]
+__all__ = ["AnyBound", "AnyPlan", "facts_of", "gigabytes", "text_of"]
 
 
 class AnyBound(Protocol):
@@ -78,7 +78,7 @@ def text_of(plan: AnyPlan) -> str:
     """Say in one line what a plan reaches of its bound, and what limits it."""
     percent = f"{math.floor(plan.ratio * 1000) / 10:.1f}".removesuffix(".0")
     return (
-        f"{_gigabytes(plan.algbw)} GB/s of {_gigabytes(plan.bound.algbw)} possible ({percent}%), "
+        f"{gigabytes(plan.algbw)} GB/s of {gigabytes(plan.bound.algbw)} possible ({percent}%), "
         f"limited by {plan.bound.limited_by()}"
     )
 
@@ -99,6 +99,7 @@ def facts_of(plan: AnyPlan) -> dict[str, Any]:
     }
 
 
-def _gigabytes(rate: Fraction) -> str:
+def gigabytes(rate: Fraction) -> str:
+    """Print a rate in GB/s with three digits or so."""
     value = float(rate / 10**9)
     return f"{value:.1f}" if value >= 10 else f"{value:.3g}"

@@ -17,8 +17,7 @@ References
 * B. D. McKay, A. Piperno: Practical graph isomorphism, II. Journal of Symbolic Computation 60, 2014
   (individualisation and refinement).
 * G. Sabidussi: On a class of fixed-point-free graphs. Proceedings of the AMS 9, 1958 (a graph is a Cayley
-graph
-  when some group of its automorphisms moves any vertex to any other in exactly one way).
+  graph when some group of its automorphisms moves any vertex to any other in exactly one way).
 """
 
 from __future__ import annotations

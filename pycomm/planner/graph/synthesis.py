@@ -2,9 +2,8 @@
 
 1. Compute the exact bound, and the cut that proves it.
 2. Look for structure, build what it suggests, and add up the loads exactly: translated trees, units entered
-once,
-   two trees on each rail. A candidate that meets the bound, or comes close enough, is the plan.
-3. Only what is left goes to splitting and packing, or to the linear programme of free roots.
+   once, two trees on each rail. A candidate that meets the bound, or comes close enough, is the plan.
+3. Only what is left goes to packing, or to the linear programme of free roots.
 
 Unless told otherwise, "close enough" is 1%, and the plan has the fewest trees that come so close.
 """
@@ -14,7 +13,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -36,7 +35,7 @@ from pycomm.planner.graph.few_trees import broadcast_forests, free_forests
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import Network, network_of
 from pycomm.planner.graph.partition_bound import partition_bound
-from pycomm.planner.graph.reports import AnyBound, AnyPlan, facts_of, text_of
+from pycomm.planner.graph.reports import AnyBound, AnyPlan, facts_of, gigabytes, text_of
 from pycomm.planner.graph.structure import Structure, structures
 from pycomm.planner.graph.symmetric import Ints, SymmetricForest, Symmetry, symmetric_forest
 from pycomm.planner.graph.unit_trees import UnitTrees
@@ -45,6 +44,7 @@ from pycomm.types import CollectiveKind
 
 if TYPE_CHECKING:
     from pycomm.planner.graph.alltoall_plans import FlowPlan
+    from pycomm.planner.graph.balance import BalancedBound
     from pycomm.schedule import Schedule
 
 __all__ = ["AlikeBound", "AnyBound", "Plan", "plan_on", "synthesize"]
@@ -145,13 +145,28 @@ class Plan:
         """How many trees there are in the last half."""
         return len(self.forests[-1].trees)
 
+    @property
+    def cut_bound(self) -> Bound | None:
+        """What cuts alone would allow, where switches with unequal in and out cannot pass that on."""
+        from pycomm.planner.graph.balance import BalancedBound
+
+        cuts = self.bound.cut_bound if isinstance(self.bound, BalancedBound) else None
+        return cuts if cuts and cuts.algbw > self.bound.algbw else None
+
     def text(self) -> str:
         """One line, such as ``46.2 GB/s of 47.0 possible (98.3%), limited by leaf3 -> spine*``."""
-        return text_of(self)
+        cuts = self.cut_bound
+        if cuts is None:
+            return text_of(self)
+        more = f"cuts alone would allow {gigabytes(cuts.algbw)} GB/s, but switches cannot pass that on"
+        return f"{text_of(self)}; {more}"
 
     def facts(self) -> dict[str, Any]:
         """All figures, for programs; fractions as text."""
-        return {**facts_of(self), "trees": self.trees}
+        facts = {**facts_of(self), "trees": self.trees}
+        if self.cut_bound is not None:
+            facts["cut_bound_GBps"] = float(self.cut_bound.algbw / 10**9)
+        return facts
 
     def schedule(self, *, pieces: int = 0, channels: int = 0) -> Schedule:
         """Lower the forests to a schedule; ``pieces`` and ``channels`` as of ``lower``."""
@@ -285,21 +300,35 @@ def _spread(network: Network, kind: CollectiveKind, k: int | None, exact: bool) 
                 best = candidate
             if best.load <= goal:
                 break
-    found = best and _Found((best.forest,), best.load / per_byte, bound, best.k, best.how)
+    found = _Found((best.forest,), best.load / per_byte, bound, best.k, best.how) if best else None
     if found and found.seconds_per_byte * per_byte <= goal:
         return found
-    packed = _packed(flows, bound, k, exact)
-    return found if found and found.seconds_per_byte <= packed.seconds_per_byte else packed
+    return _better(found, _packed(flows, bound, k, exact))
 
 
 def _packed(flows: Network, bound: Bound, k: int | None, exact: bool) -> _Found:
-    """Split the switches away and pack trees."""
+    """Pack trees; where some switch has not as much in as out, into the best balanced part of the network."""
     from pycomm.planner.graph.packing import forest as pack
+    from pycomm.planner.graph.packing import unbalanced
 
-    forest = pack(flows, bound, k, within=Fraction(0) if exact else 1 - CLOSE)
-    return _Found(
-        (forest,), 1 / forest.algbw(), bound, _most_trees(forest), "switches split away, trees packed"
-    )
+    within = Fraction(0) if exact else 1 - CLOSE
+    if not len(unbalanced(flows, flows.capacity)):
+        forest, how = pack(flows, bound, k, within=within), "trees packed"
+        proved: Bound | BalancedBound = bound
+    else:
+        from pycomm.planner.graph.balance import balanced_bound, balanced_forest
+
+        balanced = balanced_bound(bound.network, bound.kind, bound.root)
+        forest, how = balanced_forest(balanced, k, within=within), "switches balanced, trees packed"
+        proved = bound if flows.multicast else balanced  # what replicates may let out more than it takes in
+    return _Found((forest,), 1 / forest.algbw(), proved, _most_trees(forest), how)
+
+
+def _better(found: _Found | None, packed: _Found) -> _Found:
+    """Take what structure suggests, if that is as good; what packing learnt about the bound stays."""
+    if found is None or packed.seconds_per_byte < found.seconds_per_byte:
+        return packed
+    return replace(found, bound=packed.bound)
 
 
 def _most_trees(forest: Forest) -> int:
@@ -323,8 +352,7 @@ def _rooted(network: Network, kind: CollectiveKind, root: int, k: int | None, ex
             best = _Found((forest,), seconds, bound, len(forest.trees), what)
             if seconds <= goal:
                 return best
-    packed = _packed(flows, bound, k, exact)
-    return best if best and best.seconds_per_byte <= packed.seconds_per_byte else packed
+    return _better(best, _packed(flows, bound, k, exact))
 
 
 # -------------------------------------------------------------------------------------------------- allreduce
@@ -350,6 +378,8 @@ def _alike_allreduce(network: Network, structure: Structure, k: int | None, exac
     up = _turned_round(network, down)
     if up is None:
         up = _spread(network, CollectiveKind.REDUCE_SCATTER, k, exact)
+    if not isinstance(up.bound, Bound) or not isinstance(down.bound, Bound):
+        return None
     bound = _alike_bound(network, structure, up.bound, down.bound)
     if bound is None:
         return None
@@ -371,17 +401,13 @@ def _alike_allreduce(network: Network, structure: Structure, k: int | None, exac
     return _Found(forests, seconds, bound, down.k, f"up and down: {down.how}")
 
 
-def _alike_bound(
-    network: Network, structure: Structure, up: AnyBound, down: AnyBound
-) -> AlikeBound | Bound | None:
+def _alike_bound(network: Network, structure: Structure, up: Bound, down: Bound) -> AlikeBound | Bound | None:
     """Bound an allreduce of alike ranks; ``None`` when its halves differ: nothing is known of both together.
 
     Where switches replicate or combine, all data must enter each rank, as in a broadcast; and the averages of
     :class:`AlikeBound` still hold for units that have all such switches inside, for what is outside passes on
     as much as it receives.
     """
-    assert isinstance(down, Bound)  # noqa: S101 (only allreduce has another)
-    assert isinstance(up, Bound)  # noqa: S101
     special = sorted(network.multicast | network.reduction)
     if not special:
         return AlikeBound((up, down)) if down.seconds_per_byte == up.seconds_per_byte else None
@@ -414,14 +440,13 @@ def _turned_round(network: Network, found: _Found) -> _Found | None:
     back = network.reversed()
     alike = np.array_equal(back.src, network.src) and np.array_equal(back.dst, network.dst)
     alike = alike and network.multicast == network.reduction
-    if not alike or not np.array_equal(back.capacity, network.capacity):
+    if not alike or not np.array_equal(back.capacity, network.capacity) or not isinstance(found.bound, Bound):
         return None
     forest = found.forests[0]
     if isinstance(forest, SymmetricForest):
         turned: Forest = symmetric_forest(Symmetry(back, forest.symmetry.shifts), forest.base)
     else:
         turned = Forest(back, forest.trees)
-    assert isinstance(found.bound, Bound)  # noqa: S101
     bound = Bound(network, CollectiveKind.REDUCE_SCATTER, -1, found.bound.seconds_per_byte, found.bound.cut)
     return _Found((turned,), found.seconds_per_byte, bound, found.k, found.how)
 
