@@ -141,7 +141,8 @@ def cables(
     tuple of pairs
         Directed. From i to j leads a cable unless there is an m by which i reaches j: flows to m and to j
         share the way out of i, and flows from i and from m to j the way in. Only what is found both ways is
-        a cable: a cable carries both, and measurements err.
+        a cable: a cable carries both, and measurements err. Empty when they do not join all ends: then these
+        are no cables.
     """
 
     def shares(table: Mapping[tuple[int, int, int], bool], end: int, a: int, b: int) -> bool:
@@ -158,7 +159,8 @@ def cables(
             if m not in (i, j)
         )
     }
-    return tuple(sorted((i, j) for i, j in found if (j, i) in found))
+    joined = sorted((i, j) for i, j in found if (j, i) in found)
+    return tuple(joined) if len(_connected(n, joined)) == 1 else ()
 
 
 def rounded(rates: Iterable[float]) -> dict[float, int]:

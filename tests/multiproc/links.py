@@ -35,6 +35,7 @@ from ranks import SECRET, Failed, Rank, Say, get, run_to_end, start
 import pycomm
 from pycomm import errors
 from pycomm.bench import find_mpi
+from pycomm.topology.checks import problems
 from pycomm.topology.draft import Draft
 from pycomm.topology.files import dumps, loads
 from pycomm.topology.model import Node, NodeKind, Topology
@@ -395,7 +396,7 @@ def show_network(text: str) -> None:
 
 
 def look(name: str, args: argparse.Namespace) -> float:
-    """Print what the probe makes of a scene."""
+    """Print what the probe makes of a scene; all ranks have to agree, and nothing may be wrong with it."""
     with standing(name, args.mbit, args.slow) as scene:
 
         def body(comm: pycomm.Communicator, say: Say) -> None:
@@ -408,8 +409,13 @@ def look(name: str, args: argparse.Namespace) -> float:
         texts = {get(rank, "network")["text"] for rank in ranks}
         if len(texts) != 1:
             raise Failed("the ranks disagree about what was measured")
-        print(f"\n{name}, probed in {get(ranks[0], 'network')['at_end'] - began:.1f} s:")
-        show_network(texts.pop())
+        text = texts.pop()
+        topology = loads(text)
+        if wrong := [*problems(topology)]:
+            raise Failed(f"what was measured is no network: {wrong}")
+        took, hosts = get(ranks[0], "network")["at_end"] - began, len(set(topology.host_numbers()))
+        print(f"\n{name}: {len(topology.devices)} ranks on {hosts} hosts, probed in {took:.1f} s")
+        show_network(text)
     return 0.0
 
 

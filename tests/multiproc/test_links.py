@@ -90,5 +90,4 @@ def test_every_candidate_is_right_and_the_choice_is_planned_for_the_links(scene:
 def test_the_probe_gives_all_ranks_the_same_network() -> None:
     """What the rates are is judged by links.py itself: other load on this machine spoils them."""
     out = run("racks", "--probe-only")
-    assert "probed in" in out
-    assert "h0 -> h0/nic" in out
+    assert "racks: 4 ranks on 4 hosts, probed in" in out
