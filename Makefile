@@ -20,7 +20,7 @@ demo: setup $(VENV)/.impi
 	$(BIN)/python benchmarks/demo.py --output out
 
 test: setup-dev $(VENV)/.mpis
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --durations=40
 
 quick: setup-dev
 	$(BIN)/python -m pytest tests -m "not slow"
