@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <latch>
@@ -105,7 +106,10 @@ struct Sum {
   std::shared_ptr<Work> launch(Group& group, double timeout_s = kBound_s) {
     return group.launch(call, plan, timeout_s);
   }
-  bool right() const { return recv == std::vector<std::int64_t>(recv.size(), size * first + size * (size - 1) / 2); }
+  bool right() const {
+    const std::int64_t sum = size * first + size * (size - 1) / 2;
+    return std::all_of(recv.begin(), recv.end(), [sum](std::int64_t value) { return value == sum; });
+  }
 
   int size;
   std::int64_t first;
