@@ -17,6 +17,7 @@ from pycomm.backends.base import Call
 from pycomm.communicator import Communicator
 from pycomm.errors import PlanningError, TopologyError, UsageError
 from pycomm.planner.base import PlanRequest
+from pycomm.planner.graph.allreduce_plans import shared_seconds
 from pycomm.planner.graph.bounds import bound
 from pycomm.planner.graph.faults import Fault, LinkRate, undamaged
 from pycomm.planner.graph.forest import Edge, Forest, Tree
@@ -24,7 +25,7 @@ from pycomm.planner.graph.lowering import COLLECTIVES, cost, lower
 from pycomm.planner.graph.network import Network, network_of
 from pycomm.planner.graph.patches import PatchedForest
 from pycomm.planner.graph.repair import prepare, repair, replan
-from pycomm.planner.graph.synthesis import Plan, plan_on, shared_seconds
+from pycomm.planner.graph.synthesis import Plan, plan_on
 from pycomm.schedule import Schedule
 from pycomm.testing.interpreter import interpret
 from pycomm.testing.oracle import compare, expected, inputs

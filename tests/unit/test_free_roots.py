@@ -11,12 +11,12 @@ import pytest
 
 from pycomm.errors import PlanningError, TopologyError, UsageError
 from pycomm.planner.graph import cut_lp
+from pycomm.planner.graph.allreduce_plans import shared_seconds
 from pycomm.planner.graph.cut_lp import both_halves, broken_cuts
 from pycomm.planner.graph.free_roots import allreduce_bound, allreduce_forests, divided
 from pycomm.planner.graph.network import Network, network_of
 from pycomm.planner.graph.rational import simplest, solve_exactly
 from pycomm.planner.graph.symmetry import is_automorphism, orbits_of
-from pycomm.planner.graph.synthesis import shared_seconds
 from pycomm.topology.model import Link, Node, NodeKind, Topology
 
 GB = 10**9

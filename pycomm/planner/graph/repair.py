@@ -35,9 +35,11 @@ from pycomm.planner.graph.bounds import Bound, Cut, bound, describe_links
 from pycomm.planner.graph.candidates import most_load
 from pycomm.planner.graph.faults import Damage, Fault, undamaged
 from pycomm.planner.graph.network import Network
+from pycomm.planner.graph.one_way_plans import CLOSE
 from pycomm.planner.graph.patches import Patch, PatchedForest, TreeIndex, patched
 from pycomm.planner.graph.reattach import Half, Work
-from pycomm.planner.graph.synthesis import CLOSE, AnyBound, Plan, plan_on
+from pycomm.planner.graph.reports import AnyBound
+from pycomm.planner.graph.synthesis import Plan, plan_on
 from pycomm.types import CollectiveKind
 
 __all__ = ["PartsBound", "Replanning", "prepare", "repair", "replan", "replan_in_background"]
