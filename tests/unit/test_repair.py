@@ -16,7 +16,8 @@ from pycomm.planner.graph.faults import Fault, host_fault, link_fault, node_faul
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.lowering import lower
 from pycomm.planner.graph.network import Network, network_of
-from pycomm.planner.graph.patches import Held, PatchedForest
+from pycomm.planner.graph.patched_forest import PatchedForest
+from pycomm.planner.graph.patches import Held
 from pycomm.planner.graph.repair import PartsBound, prepare, repair, replan_in_background
 from pycomm.planner.graph.synthesis import Plan, plan_on
 from pycomm.testing.interpreter import interpret

@@ -36,10 +36,12 @@ from pycomm.planner.graph.candidates import most_load
 from pycomm.planner.graph.faults import Damage, Fault, undamaged
 from pycomm.planner.graph.network import Network
 from pycomm.planner.graph.one_way_plans import CLOSE
-from pycomm.planner.graph.patches import Patch, PatchedForest, TreeIndex, patched
+from pycomm.planner.graph.patched_forest import PatchedForest, patched
+from pycomm.planner.graph.patches import Patch
 from pycomm.planner.graph.reattach import Half, Work
 from pycomm.planner.graph.reports import AnyBound
 from pycomm.planner.graph.synthesis import Plan, plan_on
+from pycomm.planner.graph.tree_index import TreeIndex
 from pycomm.types import CollectiveKind
 
 __all__ = ["PartsBound", "Replanning", "prepare", "repair", "replan", "replan_in_background"]
