@@ -24,7 +24,8 @@ from pycomm.planner.graph.forest import Edge, Forest, Tree
 from pycomm.planner.graph.lowering import COLLECTIVES, cost, lower
 from pycomm.planner.graph.network import Network, network_of
 from pycomm.planner.graph.patched_forest import PatchedForest
-from pycomm.planner.graph.repair import prepare, repair, replan
+from pycomm.planner.graph.repair import prepare, repair
+from pycomm.planner.graph.replanning import replan
 from pycomm.planner.graph.synthesis import Plan, plan_on
 from pycomm.schedule import Schedule
 from pycomm.testing.interpreter import interpret

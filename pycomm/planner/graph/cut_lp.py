@@ -43,6 +43,7 @@ from pycomm.planner.graph.network import Network
 __all__ = ["broken_cuts", "solve"]
 
 _MAX_ROUNDS = 400
+
 _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]

@@ -26,6 +26,7 @@ __all__ = ["Master", "Point", "Row", "Vertex"]
 _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 _Mask = npt.NDArray[np.bool_]
+
 Row = dict[int, int]
 """A condition: the factor of each unknown in it."""
 

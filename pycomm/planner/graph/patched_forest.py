@@ -24,6 +24,7 @@ from pycomm.planner.graph.tree_index import TreeIndex
 __all__ = ["PatchedForest", "patched"]
 
 Ints = npt.NDArray[np.int64]
+
 MOST_AT_ONCE = 1 << 23
 """Cells of a table of changed trees and their ranks that are looked at at once."""
 

@@ -22,6 +22,7 @@ from pycomm.planner.graph.symmetric import Ints, Shift, arc_numbers
 __all__ = ["Refiner", "extend", "is_automorphism", "mix", "twin_shifts"]
 
 Hashes = npt.NDArray[np.uint64]
+
 MAX_TIES = 64
 """Ties broken one by one in search of one renaming."""
 

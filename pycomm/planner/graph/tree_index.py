@@ -20,6 +20,7 @@ from pycomm.planner.graph.symmetric import BaseTree, Shift, SymmetricForest, arc
 __all__ = ["Shape", "TreeIndex"]
 
 Ints = npt.NDArray[np.int64]
+
 MOST_IN_TABLE = 1 << 23
 """Cells that a table of all powers of a shift may have."""
 
