@@ -8,9 +8,8 @@
 
 What comes out is a plan like any other: its rate is exact, and it states a bound with the cut that proves it.
 The bound that is known at once is the best of a few cuts: the old one with the new capacities, single ranks,
-and what the full links close off. The greatest of all takes a maximum flow;
-:mod:`~pycomm.planner.graph.replanning` computes it, and plans anew where the repaired plan is more than 1%
-below.
+and what the full links close off. The greatest of all takes a maximum flow. It is computed by
+:mod:`~pycomm.planner.graph.replanning`, which plans anew where the repaired plan is more than 1% below.
 
 A rank that is gone takes its own trees with it where they carried only its data (allgather, reduce_scatter).
 In an allreduce the others share what it had summed up, or one of them takes its trees over.

@@ -7,9 +7,9 @@
 
 Unless told otherwise, "close enough" is 1%, and the plan has the fewest trees that come so close.
 
-:mod:`~pycomm.planner.graph.one_way_plans` does it for data that flow one way,
-:mod:`~pycomm.planner.graph.allreduce_plans` for both ways at once, and
-:mod:`~pycomm.planner.graph.alltoall_plans` for what has no trees.
+:mod:`~pycomm.planner.graph.one_way_plans` does it for data that flow one way, an allreduce is planned by
+:mod:`~pycomm.planner.graph.allreduce_plans`, and what has no trees by
+:mod:`~pycomm.planner.graph.alltoall_plans`.
 """
 
 from __future__ import annotations
