@@ -104,7 +104,7 @@ def repair(plan: Plan, fault: Fault, *, moves: int = MOVES, refusals: int = REFU
     moves
         How many trees may be moved away from the links that are the busiest in the end.
     refusals
-        How many of these may find no other way before a link is left as it is.
+        How many trees may find no other way before such a link is left as it is.
 
     Returns
     -------
@@ -140,21 +140,13 @@ def repair(plan: Plan, fault: Fault, *, moves: int = MOVES, refusals: int = REFU
     work = Work(damage, halves)
     root = int(damage.vertex[np.flatnonzero(before.alive)[old.root]]) if old.kind.is_rooted else -1
     task = _Task(old.kind, root, damage)
-    around = [
-        int(half.index.names(tree)[0][rank])
-        for half, (cut, slowed) in zip(halves, broken, strict=True)
-        for tree, _, rank in _some([*cut, *slowed])
-    ]
-    parts = task.parts(old, before, work, around)
+    parts = task.parts(old, before, work, _some(halves, broken))
     pieces = _cut_off(work, broken, heirs)
     least = max((float(task.need(part)) for part in parts), default=0.0)
     steady = np.array(work.busy)
     steady[slow] = 0
     work.limit = max(float(steady.max(initial=0.0)), least) * (1 + 1e-9)
-    left = [(h, p, rank) for h, p, rank, path in pieces if not work.detour(h, p, rank, path)]
-    for half, patch, rank in left:
-        if not patch.holds(rank):
-            work.join(half, patch, rank)
+    _join_again(work, pieces)
     for link in slow.tolist():
         _shed(work, link)
     work.relieve(moves, refusals, least * (1 + 1e-7))
@@ -165,9 +157,14 @@ _Broken = list[tuple[int, Patch | None, int]]
 _Piece = tuple[Half, Patch, int, tuple[int, ...]]
 
 
-def _some(broken: _Broken) -> _Broken:
-    """Take a few of many, evenly."""
-    return broken[:: -(-len(broken) // MOST_PLACES) or 1]
+def _some(halves: Sequence[Half], broken: list[tuple[_Broken, _Broken]]) -> list[int]:
+    """Take a few, evenly, of the ranks that hear over what broke, as vertices of the origin."""
+    return [
+        int(half.index.names(tree)[0][rank])
+        for half, (cut, slowed) in zip(halves, broken, strict=True)
+        for both in [[*cut, *slowed]]
+        for tree, _, rank in both[:: -(-len(both) // MOST_PLACES) or 1]
+    ]
 
 
 def _refined(halves: Sequence[Half], dead: Ints, slow: Ints) -> list[tuple[_Broken, _Broken]]:
@@ -256,6 +253,14 @@ def _cut_off(work: Work, broken: list[tuple[_Broken, _Broken]], heirs: dict[int,
                 if alive[patch.fore[rank]]:
                     pieces.append((half, patch, rank, path))
     return pieces
+
+
+def _join_again(work: Work, pieces: list[_Piece]) -> None:
+    """Join pieces again: round what is gone of their paths, else from wherever there is most room."""
+    left = [(h, p, rank) for h, p, rank, path in pieces if not work.detour(h, p, rank, path)]
+    for half, patch, rank in left:
+        if not patch.holds(rank):
+            work.join(half, patch, rank)
 
 
 def _shed(work: Work, link: int) -> None:
