@@ -23,8 +23,9 @@ from fractions import Fraction
 
 from pycomm.errors import DeadlineExceeded, PycommError
 from pycomm.planner.graph.faults import Fault, host_fault, link_fault, node_fault
-from pycomm.planner.graph.patches import PatchedForest
-from pycomm.planner.graph.repair import prepare, repair, replan_in_background
+from pycomm.planner.graph.patched_forest import PatchedForest
+from pycomm.planner.graph.repair import prepare, repair
+from pycomm.planner.graph.replanning import replan_in_background
 from pycomm.planner.graph.synthesis import Plan, synthesize
 from pycomm.topology.catalogue import named
 from pycomm.topology.generators import rail_optimized, torus

@@ -63,8 +63,7 @@ class Call:
     none; ``recv is send`` when in place); ``count`` is in elements of ``dtype``: of the whole array for
     allreduce, broadcast and reduce, of one rank's block for the others. ``counts`` holds the count of every
     block of a ragged call (n values, alltoallv: n*n, row s column d = what s sends to d; displacements are
-    their running sums).
-    ``peer`` and ``tag`` serve send and recv; ``peer=-1`` in recv means any source.
+    their running sums). ``peer`` and ``tag`` serve send and recv; ``peer=-1`` in recv means any source.
     ``schedule`` is the plan to run, or ``None`` for the backend's own collective.
     """
 

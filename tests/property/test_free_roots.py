@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from pycomm.errors import TopologyError
+from pycomm.planner.graph.allreduce_plans import shared_seconds
 from pycomm.planner.graph.balance import balanced_bound
 from pycomm.planner.graph.bounds import flow_network
 from pycomm.planner.graph.free_roots import allreduce_bound, allreduce_forests, divided
 from pycomm.planner.graph.network import Network, network_of
 from pycomm.planner.graph.packing import pack
-from pycomm.planner.graph.synthesis import shared_seconds
 from pycomm.topology.model import Link, Node, NodeKind, Topology
 from pycomm.types import CollectiveKind
 

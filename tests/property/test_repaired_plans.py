@@ -10,21 +10,24 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pycomm.backends.base import Call
 from pycomm.communicator import Communicator
 from pycomm.errors import PlanningError, TopologyError, UsageError
 from pycomm.planner.base import PlanRequest
+from pycomm.planner.graph.allreduce_plans import shared_seconds
+from pycomm.planner.graph.balance import tree_bound
 from pycomm.planner.graph.bounds import bound
 from pycomm.planner.graph.faults import Fault, LinkRate, undamaged
 from pycomm.planner.graph.forest import Edge, Forest, Tree
 from pycomm.planner.graph.lowering import COLLECTIVES, cost, lower
 from pycomm.planner.graph.network import Network, network_of
-from pycomm.planner.graph.patches import PatchedForest
-from pycomm.planner.graph.repair import prepare, repair, replan
-from pycomm.planner.graph.synthesis import Plan, plan_on, shared_seconds
+from pycomm.planner.graph.patched_forest import PatchedForest
+from pycomm.planner.graph.repair import prepare, repair
+from pycomm.planner.graph.replanning import replan
+from pycomm.planner.graph.synthesis import Plan, plan_on
 from pycomm.schedule import Schedule
 from pycomm.testing.interpreter import interpret
 from pycomm.testing.oracle import compare, expected, inputs
@@ -208,13 +211,15 @@ def test_images_survive_random_faults(name: str, kind: Kind, seed: int) -> None:
 
 @settings(max_examples=10)
 @given(st.sampled_from([Kind.ALLGATHER, Kind.REDUCE_SCATTER, Kind.BROADCAST]), st.integers(0, 2**32))
+@example(Kind.ALLGATHER, 19323)
 def test_the_longer_search_is_within_one_percent(kind: Kind, seed: int) -> None:
     rng = random.Random(seed)
     plan = prepare(random_plan(rng, kind))
     new = after(plan, random_fault(rng, plan.network)) or plan
     better = replan(new)
     assert better.algbw >= new.algbw
-    assert better.bound.algbw == bound(new.network, kind, new.root).algbw
+    # Where switches have unequal in and out, a plan that is made anew knows the lower bound.
+    assert better.bound.algbw in [found(new.network, kind, new.root).algbw for found in (bound, tree_bound)]
     try:
         anew = plan_on(new.network, kind, new.root)
     except PlanningError:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from pycomm.errors import PlanningError, TopologyError, UsageError
-from pycomm.planner.graph import cut_lp
-from pycomm.planner.graph.cut_lp import both_halves, broken_cuts
+from pycomm.planner.graph import cut_exact
+from pycomm.planner.graph.allreduce_plans import shared_seconds
+from pycomm.planner.graph.cut_lp import broken_cuts
+from pycomm.planner.graph.cut_programme import both_halves
 from pycomm.planner.graph.free_roots import allreduce_bound, allreduce_forests, divided
 from pycomm.planner.graph.network import Network, network_of
 from pycomm.planner.graph.rational import simplest, solve_exactly
 from pycomm.planner.graph.symmetry import is_automorphism, orbits_of
-from pycomm.planner.graph.synthesis import shared_seconds
 from pycomm.topology.model import Link, Node, NodeKind, Topology
 
 GB = 10**9
@@ -135,8 +136,8 @@ def test_a_proof_with_too_little_weight_proves_nothing_and_one_with_other_weight
 
 
 def test_without_exact_fractions_there_is_an_interval_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cut_lp._Master, "simple_primal", lambda self, point: None)
-    monkeypatch.setattr(cut_lp._Master, "primal", lambda self, point, tight: None)
+    monkeypatch.setattr(cut_exact, "_simple_primal", lambda master, point: None)
+    monkeypatch.setattr(cut_exact, "_primal", lambda master, point, tight: None)
     network = boxes(count=3, dead=2)
     found = allreduce_bound(network)
     assert not found.is_exact
@@ -157,8 +158,8 @@ def test_without_exact_fractions_there_is_an_interval_that_says_so(monkeypatch: 
 
 def test_exact_equations_give_what_small_denominators_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(cut_lp, "simplest", lambda value, tolerance: None)
-        patch.setattr(cut_lp._Master, "simple_primal", lambda self, point: None)
+        patch.setattr(cut_exact, "simplest", lambda value, tolerance: None)
+        patch.setattr(cut_exact, "_simple_primal", lambda master, point: None)
         slowly = allreduce_bound(torus(side=4))
     assert slowly.is_exact
     assert slowly.algbw == allreduce_bound(torus(side=4)).algbw

@@ -10,14 +10,16 @@ import pytest
 
 from pycomm.errors import PlanningError, TopologyError, UsageError
 from pycomm.planner.base import PlanRequest
-from pycomm.planner.graph import repair as repairing
 from pycomm.planner.graph.columns import columns_of
 from pycomm.planner.graph.faults import Fault, host_fault, link_fault, node_fault, undamaged
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.lowering import lower
 from pycomm.planner.graph.network import Network, network_of
-from pycomm.planner.graph.patches import Held, PatchedForest
-from pycomm.planner.graph.repair import PartsBound, prepare, repair, replan_in_background
+from pycomm.planner.graph.parts_bound import PartsBound, parts_bounds
+from pycomm.planner.graph.patched_forest import PatchedForest
+from pycomm.planner.graph.patches import Held
+from pycomm.planner.graph.repair import prepare, repair
+from pycomm.planner.graph.replanning import replan_in_background
 from pycomm.planner.graph.synthesis import Plan, plan_on
 from pycomm.testing.interpreter import interpret
 from pycomm.topology.generators import box, rail_optimized, star, torus
@@ -181,7 +183,7 @@ def test_what_is_wrong_with_changed_trees_is_found() -> None:
 
 def test_parts_prove_what_an_allreduce_needs() -> None:
     network = network_of(star(8, "50 GB/s"))
-    single, parts = repairing._parts_bounds(network)
+    single, parts = parts_bounds(network)
     assert (len(single.parts), single.algbw) == (1, 50 * 10**9)
     assert (len(parts.parts), parts.algbw) == (8, Fraction(8 * 50 * 10**9, 14))
     assert plan_on(network, Kind.ALLREDUCE).bound.algbw == parts.algbw

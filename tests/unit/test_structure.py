@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from pycomm.errors import UsageError
+from pycomm.planner.graph.allreduce_plans import AlikeBound, shared_seconds
 from pycomm.planner.graph.few_trees import two_trees
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import Network, network_of
 from pycomm.planner.graph.structure import structures
 from pycomm.planner.graph.symmetric import BaseTree, Shift, Symmetry, symmetric_forest
-from pycomm.planner.graph.synthesis import AlikeBound, Plan, shared_seconds, synthesize
+from pycomm.planner.graph.synthesis import Plan, synthesize
 from pycomm.planner.graph.translations import translations
 from pycomm.planner.graph.unit_trees import binomial, both_ways, chain, growth_order
 from pycomm.topology import Topology

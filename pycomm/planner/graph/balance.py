@@ -28,7 +28,8 @@ import numpy.typing as npt
 
 from pycomm.errors import TopologyError
 from pycomm.planner.graph.bounds import Bound, Cut, bound, describe_links, flow_network, weights_of
-from pycomm.planner.graph.cut_lp import Certificate, Half, Programme, Solution, solve
+from pycomm.planner.graph.cut_lp import solve
+from pycomm.planner.graph.cut_programme import Certificate, Half, Programme, Solution
 from pycomm.planner.graph.flat_forest import FlatForest, flat_forest
 from pycomm.planner.graph.network import Network
 from pycomm.planner.graph.packing import WITHIN, unbalanced

@@ -9,9 +9,9 @@
 
 Rings are found in three ways. *Direct* rings use the arcs between ranks, each arc for as many rings as its
 capacity allows: a way grows to the neighbour with the fewest ways on, parts of it are turned round where it
-ends too early, and where that fails it is searched depth first within a budget. *Rail* rings
-are built from the order of hosts, as in the picture, as many as a host has ranks. *One ring* goes to the
-nearest rank next, host by host, and is improved by turning parts of it round. All may run both ways at once.
+ends too early, and where that fails it is searched depth first within a budget. *Rail* rings are built from
+the order of hosts, as in the picture, as many as a host has ranks. *One ring* goes to the nearest rank next,
+host by host, and is improved by turning parts of it round. All may run both ways at once.
 
 A ring moves (n-1)/n of the data over each of its hops for allgather and reduce_scatter, twice that for
 allreduce, and all of it for broadcast and reduce. Ranks send to each other on shortest ways, see

@@ -37,7 +37,8 @@ import numpy.typing as npt
 
 from pycomm.errors import PlanningError, TopologyError, UsageError
 from pycomm.planner.graph.bounds import Bound, Cut, bound, describe_links
-from pycomm.planner.graph.cut_lp import Certificate, Programme, Solution, both_halves, broken_cuts, solve
+from pycomm.planner.graph.cut_lp import broken_cuts, solve
+from pycomm.planner.graph.cut_programme import Certificate, Programme, Solution, both_halves
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import Network
 from pycomm.planner.graph.rounding import apportioned, whole_shares

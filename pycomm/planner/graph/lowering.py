@@ -129,8 +129,8 @@ def lower(request: PlanRequest, *forests: Forest, name: str = "tree_packing", ch
         that height costs little.
     forests
         allgather, broadcast: one on the network. reduce_scatter, reduce: one on the network reversed.
-        allreduce: first the one on the network reversed, then the other; each root has equal parts
-        of the weights of both.
+        allreduce: first the one on the network reversed, then the other; each root has equal parts of the
+        weights of both.
     name
         Name of the schedule.
     channels

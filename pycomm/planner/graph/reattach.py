@@ -26,7 +26,8 @@ import numpy.typing as npt
 
 from pycomm.errors import TopologyError
 from pycomm.planner.graph.faults import Damage
-from pycomm.planner.graph.patches import Held, Patch, PatchedForest
+from pycomm.planner.graph.patched_forest import PatchedForest
+from pycomm.planner.graph.patches import Held, Patch
 
 __all__ = ["Half", "Work"]
 
@@ -209,7 +210,7 @@ class Work:
             if place < copied:
                 uses = patch.uses.get(link)
                 if uses is None:
-                    uses = half.index.uses(patch, link)
+                    uses = half.index.uses(patch.tree, patch.back, link)
                 patch.uses[link] = uses + sign
                 if uses != (sign < 0):  # others of its edges cross it as well
                     continue

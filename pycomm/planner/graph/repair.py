@@ -8,8 +8,8 @@
 
 What comes out is a plan like any other: its rate is exact, and it states a bound with the cut that proves it.
 The bound that is known at once is the best of a few cuts: the old one with the new capacities, single ranks,
-and what the full links close off. The greatest of all takes a maximum flow; :func:`replan` computes it, and
-plans anew where the repaired plan is more than 1% below, in the background where that is wanted.
+and what the full links close off. The greatest of all takes a maximum flow. It is computed by
+:mod:`~pycomm.planner.graph.replanning`, which plans anew where the repaired plan is more than 1% below.
 
 A rank that is gone takes its own trees with it where they carried only its data (allgather, reduce_scatter).
 In an allreduce the others share what it had summed up, or one of them takes its trees over.
@@ -20,27 +20,29 @@ No figure here depends on a clock: the work is limited by counts, and equal plan
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pycomm.errors import DeadlineExceeded, PlanningError
-from pycomm.planner.graph.bounds import Bound, Cut, bound, describe_links
+from pycomm.errors import PlanningError
+from pycomm.planner.graph.bounds import Bound, Cut
 from pycomm.planner.graph.candidates import most_load
 from pycomm.planner.graph.faults import Damage, Fault, undamaged
-from pycomm.planner.graph.network import Network
-from pycomm.planner.graph.patches import Patch, PatchedForest, TreeIndex, patched
+from pycomm.planner.graph.parts_bound import parts_bounds
+from pycomm.planner.graph.patched_forest import PatchedForest, patched
+from pycomm.planner.graph.patches import Patch
 from pycomm.planner.graph.reattach import Half, Work
-from pycomm.planner.graph.synthesis import CLOSE, AnyBound, Plan, plan_on
+from pycomm.planner.graph.reports import AnyBound
+from pycomm.planner.graph.synthesis import Plan
+from pycomm.planner.graph.tree_index import TreeIndex
 from pycomm.types import CollectiveKind
 
-__all__ = ["PartsBound", "Replanning", "prepare", "repair", "replan", "replan_in_background"]
+__all__ = ["prepare", "repair"]
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -52,74 +54,14 @@ MOST_SCALE, MOST_WEIGHT = 64, 1 << 20
 """How much finer than those of the plan units of weight may get, and how many a forest may have."""
 MOVES, REFUSALS = 64, 32
 """Trees that are moved to relieve the busiest links, and that may find no other way before one is left."""
-MOST_MOVES, MOST_REFUSALS = 4096, 256
-"""The same for a repair that may take seconds."""
 FULL = 0.985
 """Part of the busiest link's time from which on a link counts as full."""
 RAISE = 1.01
 """By how much the limit is raised where a slow link cannot be relieved."""
 MOST_SHARE = 2
 """Share of an allreduce, in shares of one rank, up to which the trees of a root that is gone are dropped."""
-MOST_RATES = 4
-"""Rates that are tried to tell fast links from slow ones."""
 MOST_PLACES = 8
 """Ranks around which cuts are looked for."""
-
-
-@dataclass(frozen=True)
-class PartsBound:
-    """A least time of an allreduce, proved by parts of the network that have no vertex in common.
-
-    Whatever is rooted outside a part has to leave it to be summed up; whatever is summed up outside has to
-    enter it. With x_i of all M bytes rooted in part i of p, that is the sum of M - x_i both ways, at least
-    2(p-1) M over the links that enter a part, for what leaves one part enters another: what lies between
-    them passes on what it receives. (The same count proves that spanning trees cannot be packed more
-    densely: W. T. Tutte and C. St. J. A. Nash-Williams, 1961.) A single part must hear all M, and tell as
-    much.
-
-    Parameters
-    ----------
-    network
-        What it is the bound of.
-    parts
-        Vertices of each part, at least one rank in each; two or more parts with all ranks in them, or one.
-    capacity
-        Of all links into the parts, or out of them, whichever is less.
-    """
-
-    network: Network
-    parts: tuple[tuple[int, ...], ...]
-    capacity: int
-
-    @property
-    def seconds_per_byte(self) -> Fraction:
-        """Least time over the bytes of the result."""
-        return Fraction(max(2 * len(self.parts) - 2, 1), self.capacity * self.network.unit)
-
-    @property
-    def algbw(self) -> Fraction:
-        """Greatest rate, bytes of the result per second."""
-        return 1 / self.seconds_per_byte
-
-    @property
-    def cut(self) -> Cut:
-        """The first part."""
-        part = self.parts[0]
-        inside = np.zeros(self.network.nvertices, np.bool_)
-        inside[list(part)] = True
-        leaving = inside[self.network.src] & ~inside[self.network.dst]
-        ranks = sum(v < self.network.nranks for v in part)
-        return Cut(part, ranks, int(self.network.capacity[leaving].sum()))
-
-    def limited_by(self) -> str:
-        """Name the links into the parts."""
-        label = np.full(self.network.nvertices, -1, np.int64)
-        for number, part in enumerate(self.parts):
-            label[list(part)] = number
-        ends = label[self.network.src], label[self.network.dst]
-        entering = np.flatnonzero((ends[0] != ends[1]) & (ends[1] >= 0))
-        names = self.network.names
-        return describe_links((names[self.network.src[a]], names[self.network.dst[a]]) for a in entering)
 
 
 # ----------------------------------------------------------------------------------------------------- repair
@@ -150,7 +92,7 @@ def _directions(plan: Plan) -> tuple[bool, ...]:
     return (plan.kind.reduces,)
 
 
-def repair(plan: Plan, fault: Fault, *, moves: int = MOVES) -> Plan:
+def repair(plan: Plan, fault: Fault, *, moves: int = MOVES, refusals: int = REFUSALS) -> Plan:
     """Make a plan for what is left after a fault, changing only trees that used what broke.
 
     Parameters
@@ -161,6 +103,8 @@ def repair(plan: Plan, fault: Fault, *, moves: int = MOVES) -> Plan:
         What broke, by names of the plan's network.
     moves
         How many trees may be moved away from the links that are the busiest in the end.
+    refusals
+        How many trees may find no other way before such a link is left as it is.
 
     Returns
     -------
@@ -176,11 +120,6 @@ def repair(plan: Plan, fault: Fault, *, moves: int = MOVES) -> Plan:
     PlanningError
         The root of a broadcast or reduce is gone.
     """
-    return _mended(plan, fault, moves, REFUSALS)
-
-
-def _mended(plan: Plan, fault: Fault, moves: int, refusals: int) -> Plan:
-    """Repair a plan, with so much effort to relieve the busiest links."""
     started = time.perf_counter()
     old = prepare(plan)
     forests = [forest for forest in old.forests if isinstance(forest, PatchedForest)]
@@ -201,21 +140,13 @@ def _mended(plan: Plan, fault: Fault, moves: int, refusals: int) -> Plan:
     work = Work(damage, halves)
     root = int(damage.vertex[np.flatnonzero(before.alive)[old.root]]) if old.kind.is_rooted else -1
     task = _Task(old.kind, root, damage)
-    around = [
-        int(half.index.names(tree)[0][rank])
-        for half, (cut, slowed) in zip(halves, broken, strict=True)
-        for tree, _, rank in _some([*cut, *slowed])
-    ]
-    parts = task.parts(old, before, work, around)
+    parts = task.parts(old, before, work, _some(halves, broken))
     pieces = _cut_off(work, broken, heirs)
     least = max((float(task.need(part)) for part in parts), default=0.0)
     steady = np.array(work.busy)
     steady[slow] = 0
     work.limit = max(float(steady.max(initial=0.0)), least) * (1 + 1e-9)
-    left = [(h, p, rank) for h, p, rank, path in pieces if not work.detour(h, p, rank, path)]
-    for half, patch, rank in left:
-        if not patch.holds(rank):
-            work.join(half, patch, rank)
+    _join_again(work, pieces)
     for link in slow.tolist():
         _shed(work, link)
     work.relieve(moves, refusals, least * (1 + 1e-7))
@@ -226,9 +157,14 @@ _Broken = list[tuple[int, Patch | None, int]]
 _Piece = tuple[Half, Patch, int, tuple[int, ...]]
 
 
-def _some(broken: _Broken) -> _Broken:
-    """Take a few of many, evenly."""
-    return broken[:: -(-len(broken) // MOST_PLACES) or 1]
+def _some(halves: Sequence[Half], broken: list[tuple[_Broken, _Broken]]) -> list[int]:
+    """Take a few, evenly, of the ranks that hear over what broke, as vertices of the origin."""
+    return [
+        int(half.index.names(tree)[0][rank])
+        for half, (cut, slowed) in zip(halves, broken, strict=True)
+        for both in [[*cut, *slowed]]
+        for tree, _, rank in both[:: -(-len(both) // MOST_PLACES) or 1]
+    ]
 
 
 def _refined(halves: Sequence[Half], dead: Ints, slow: Ints) -> list[tuple[_Broken, _Broken]]:
@@ -319,6 +255,14 @@ def _cut_off(work: Work, broken: list[tuple[_Broken, _Broken]], heirs: dict[int,
     return pieces
 
 
+def _join_again(work: Work, pieces: list[_Piece]) -> None:
+    """Join pieces again: round what is gone of their paths, else from wherever there is most room."""
+    left = [(h, p, rank) for h, p, rank, path in pieces if not work.detour(h, p, rank, path)]
+    for half, patch, rank in left:
+        if not patch.holds(rank):
+            work.join(half, patch, rank)
+
+
 def _shed(work: Work, link: int) -> None:
     """Lead trees away from a link that slowed down; where nothing else has room, everything is fuller."""
     while work.busy[link] > work.limit:
@@ -326,7 +270,7 @@ def _shed(work: Work, link: int) -> None:
             work.limit = min(work.limit * RAISE, work.busy[link])
 
 
-# ------------------------------------------------------------------------------------------------------ bound
+# --------------------------------------------------------------------------------------------- bound and plan
 
 
 class _Task(NamedTuple):
@@ -396,7 +340,7 @@ class _Task(NamedTuple):
         damage, network = self.damage, self.damage.network
         if self.shared:
             known: list[AnyBound] = [] if gone else [old.bound]
-            known += _parts_bounds(network)
+            known += parts_bounds(network)
             return min(known, key=lambda bound: bound.algbw)
         best = max(parts, key=self.need)
         missing, rate = self._missing(best)
@@ -480,137 +424,3 @@ def _reach(start: int, work: Work, most: float) -> Mask:
     inside = np.zeros(work.damage.origin.nvertices, np.bool_)
     inside[list(seen)] = True
     return inside
-
-
-def _parts_bounds(network: Network) -> Iterator[PartsBound]:
-    """Prove least times of an allreduce: by its narrowest rank, and by parts that slow links join."""
-    n = network.nranks
-    ends = [np.bincount(end, network.capacity, network.nvertices)[:n] for end in (network.dst, network.src)]
-    least = np.minimum(*ends)
-    rank = int(np.argmin(least))
-    yield PartsBound(network, ((rank,),), int(least[rank]))
-    for rate in [*np.unique(network.capacity)[::-1][:MOST_RATES].tolist()]:
-        label = _joined(network, network.capacity > rate)
-        names, sizes = np.unique(label[:n], return_counts=True)
-        if len(names) < 2 or (len(sizes) == 0):
-            continue
-        part = np.where(np.isin(label, names), label, -1)
-        if any(part[v] < 0 for v in (*network.multicast, *network.reduction)):
-            continue
-        src, dst = part[network.src], part[network.dst]
-        across = src != dst
-        capacity = min(int(network.capacity[across & (end >= 0)].sum()) for end in (src, dst))
-        parts = tuple(tuple(np.flatnonzero(part == name).tolist()) for name in names.tolist())
-        if capacity:
-            yield PartsBound(network, parts, capacity)
-
-
-def _joined(network: Network, which: Mask) -> Ints:
-    """Label vertices that some arcs join, in either direction, by the least of them."""
-    label = np.arange(network.nvertices)
-    src, dst = network.src[which], network.dst[which]
-    while True:
-        least = np.minimum(label[src], label[dst])
-        new = label.copy()
-        np.minimum.at(new, src, least)
-        np.minimum.at(new, dst, least)
-        new = new[new]
-        if np.array_equal(new, label):
-            return label
-        label = new
-
-
-# ------------------------------------------------------------------------------------------------- background
-
-
-def replan(plan: Plan) -> Plan:
-    """Give a repaired plan its exact bound, or plan anew where it is more than 1% below; the better of both.
-
-    Parameters
-    ----------
-    plan
-        Repaired, or any other.
-
-    Notes
-    -----
-    First the exact bound; then many more moves of single trees; then, if the plan is still more than 1% below
-    the bound, one that is made from nothing.
-    """
-    started = time.perf_counter()
-    plan = replace(plan, bound=_exact_bound(plan))
-    if plan.ratio < CLOSE:
-        moved = replace(_mended(plan, Fault(), MOST_MOVES, MOST_REFUSALS), bound=plan.bound)
-        plan = moved if moved.algbw > plan.algbw else plan
-    if plan.ratio < CLOSE:
-        try:
-            anew = plan_on(plan.network, plan.kind, plan.root)
-        except PlanningError:  # such as weights too fine; the plan that there is stays good
-            return replace(plan, seconds=time.perf_counter() - started)
-        plan = anew if anew.algbw > plan.algbw else plan
-    return replace(plan, seconds=time.perf_counter() - started)
-
-
-def _exact_bound(plan: Plan) -> AnyBound:
-    if plan.kind is CollectiveKind.ALLREDUCE:
-        from pycomm.planner.graph.free_roots import allreduce_bound
-
-        return allreduce_bound(plan.network)
-    return bound(plan.network, plan.kind, plan.root)
-
-
-class Replanning:
-    """A search for a better plan that goes on beside other work; see :func:`replan_in_background`."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._found: Plan | None = None
-        self._error: BaseException | None = None
-        self._cancelled = False
-        self._thread = threading.Thread(target=self._run, name="pycomm-replan", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._found = replan(self._plan)
-        except BaseException as error:  # result() raises it where somebody hears
-            self._error = error
-
-    def done(self) -> bool:
-        """Whether the search has ended; does not block."""
-        return self._cancelled or not self._thread.is_alive()
-
-    def cancel(self) -> None:
-        """Give up: the result is the plan that there was. What is being computed ends by itself, unheard."""
-        self._cancelled = True
-
-    def result(self, timeout_s: float | None = None) -> Plan:
-        """Wait for the better plan, or the one that there was when the search was cancelled.
-
-        Raises
-        ------
-        DeadlineExceeded
-            The search goes on; ask again.
-        PycommError
-            Planning failed; the plan that there was stays valid.
-        """
-        if not self._cancelled:
-            self._thread.join(timeout_s)
-        if self._cancelled:
-            return self._plan
-        if self._thread.is_alive():
-            raise DeadlineExceeded(f"replanning has not ended after {timeout_s} s; ask again, or cancel it")
-        if self._error is not None:
-            raise self._error
-        assert self._found is not None  # noqa: S101 (it ended without an error)
-        return self._found
-
-
-def replan_in_background(plan: Plan) -> Replanning:
-    """Look for a plan within 1% of the optimum in a thread; the interpreter is free for most of the time.
-
-    Parameters
-    ----------
-    plan
-        Repaired; it stays valid and can be used meanwhile.
-    """
-    return Replanning(plan)

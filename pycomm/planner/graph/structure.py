@@ -8,14 +8,12 @@ Nothing here knows a name. Four questions are asked of the bare graph:
 * Which switches outside its unit does a rank meet first? Ranks of one unit that meet different ones are on
   different *rails*. Unit after unit, rail after rail, each rank gets coordinates.
 * Is moving all ranks on by one in one coordinate an automorphism? Colour refinement with every rank coloured
-  by its number carries the answer to all other vertices, and each renaming is checked arc by arc.
+  by its number carries the answer to all other vertices (:mod:`~pycomm.planner.graph.refinement`).
 * In a network of direct links: are there translations, renamings under which every rank goes to a neighbour?
   Tori, hypercubes, circulant graphs and full meshes are recognised by them.
 
 References
 ----------
-* B. D. McKay, A. Piperno: Practical graph isomorphism, II. Journal of Symbolic Computation 60, 2014
-  (individualisation and refinement).
 * G. Sabidussi: On a class of fixed-point-free graphs. Proceedings of the AMS 9, 1958 (a graph is a Cayley
   graph when some group of its automorphisms moves any vertex to any other in exactly one way).
 """
@@ -31,183 +29,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pycomm.planner.graph.network import Network
-from pycomm.planner.graph.symmetric import Ints, Shift, arc_numbers
+from pycomm.planner.graph.refinement import Refiner, extend, is_automorphism, mix, twin_shifts
+from pycomm.planner.graph.symmetric import Ints, Shift
 from pycomm.planner.graph.translations import translations
 
-__all__ = ["Coordinates", "Structure", "extend", "levels", "structures", "twin_shifts", "units"]
-
-Hashes = npt.NDArray[np.uint64]
+__all__ = ["Coordinates", "Structure", "levels", "structures", "units"]
 
 MAX_RATES = 12
 """Rates of links tried as the least rate inside a unit."""
-MAX_TIES = 64
-"""Ties broken one by one in search of one renaming."""
-
-
-# ------------------------------------------------------------------------------------------------- refinement
-
-
-def _mix(x: Hashes) -> Hashes:
-    """Scatter the bits of each number, one to one (the finaliser of SplitMix64)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-class _Refiner:
-    """Colour refinement on one network: equal hashes stay equal wherever they are computed."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        rate = _mix(network.capacity.astype(np.uint64))
-        self._out, self._in = _mix(rate + np.uint64(1)), _mix(rate + np.uint64(2))
-        start = np.zeros(network.nvertices, np.uint64)
-        start[: network.nranks] = 1
-        for bit, chosen in ((2, network.multicast), (4, network.reduction)):
-            start[sorted(chosen)] += np.uint64(bit)
-        self.plain = _mix(start + np.uint64(7))
-
-    def step(self, colours: Hashes) -> Hashes:
-        """One round: each vertex's colour takes in its neighbours' colours, rates and directions."""
-        network = self.network
-        heard = colours * np.uint64(0x9E3779B97F4A7C15)
-        np.add.at(heard, network.src, _mix(colours[network.dst] ^ self._out))
-        np.add.at(heard, network.dst, _mix(colours[network.src] ^ self._in))
-        return _mix(heard)
-
-    def stable(self, *colourings: Hashes) -> tuple[Hashes, ...]:
-        """Refine several colourings, equally often, until the first one's classes are as fine as they get."""
-        classes = len(np.unique(colourings[0]))
-        while True:
-            colourings = tuple(self.step(colours) for colours in colourings)
-            finer = len(np.unique(colourings[0]))
-            if finer == classes:
-                return colourings
-            classes = finer
-
-
-def _ties(colours: Hashes) -> tuple[Ints, Ints]:
-    """Order vertices by colour and number; the sizes of the runs of one colour, at each place."""
-    order = np.argsort(colours, kind="stable")
-    sorted_colours = colours[order]
-    _, where, counts = np.unique(sorted_colours, return_inverse=True, return_counts=True)
-    return order, counts[where]
-
-
-def is_automorphism(network: Network, image: Ints) -> bool:
-    """Whether a renaming of the vertices leads every arc to an arc of the same capacity."""
-    arcs = arc_numbers(network, image[network.src], image[network.dst])
-    return bool((arcs >= 0).all()) and np.array_equal(network.capacity[arcs], network.capacity)
-
-
-def _match(refiner: _Refiner, ours: Hashes, theirs: Hashes) -> Ints | None:
-    """Find the automorphism that leads vertices to those of the same colour; ties are broken by number."""
-    network = refiner.network
-    for tie in range(MAX_TIES):
-        ours, theirs = refiner.stable(ours, theirs)
-        order, counts = _ties(ours)
-        other = np.argsort(theirs, kind="stable")
-        if not np.array_equal(ours[order], theirs[other]):
-            return None
-        image = np.empty(network.nvertices, np.int64)
-        image[order] = other
-        if is_automorphism(network, image):
-            return image
-        tied = np.flatnonzero(counts > 1)
-        if not len(tied):
-            return None
-        first = tied[np.argmin(order[tied])]  # the pair of least number goes together
-        ours, theirs = ours.copy(), theirs.copy()
-        ours[order[first]] = theirs[other[first]] = _mix(np.array([tie + 1], np.uint64))[0]
-    return None
-
-
-def extend(refiner: _Refiner, ranks: Ints) -> Ints | None:
-    """Find the automorphism that leads the ranks to these ranks; ``None`` when there is none.
-
-    Parameters
-    ----------
-    refiner
-        Of the network.
-    ranks
-        The new name of each rank: a permutation.
-    """
-    network = refiner.network
-    number = _mix(np.arange(network.nranks, dtype=np.uint64) + np.uint64(11))
-    ours, theirs = refiner.plain.copy(), refiner.plain.copy()
-    ours[: network.nranks] += number
-    theirs[ranks] += number
-    return _match(refiner, ours, theirs)
-
-
-def twin_shifts(refiner: _Refiner, level: Ints) -> list[Shift]:
-    """Find shifts of switches that leave every rank where it is: parallel spines, the planes of a fabric.
-
-    Parameters
-    ----------
-    refiner
-        Of the network.
-    level
-        Distance of each vertex from the nearest rank; there is at most one shift for each.
-
-    Returns
-    -------
-    list
-        By level, lowest first. Each moves its twins on by one; ``count`` is the length of its longest cycle.
-    """
-    network = refiner.network
-    colours = refiner.plain.copy()
-    colours[: network.nranks] += _mix(np.arange(network.nranks, dtype=np.uint64) + np.uint64(11))
-    found = []
-    for height in range(1, int(level.max(initial=0)) + 1):
-        (colours,) = refiner.stable(colours)
-        here = level == height
-        image = _rotate_twins(refiner, colours, here)
-        if image is not None:
-            found.append(Shift(image, _longest_cycle(image, np.flatnonzero(here))))
-        own = np.arange(network.nvertices, dtype=np.uint64) + np.uint64(13)
-        colours = np.where(here, _mix(colours + _mix(own)), colours)
-    return found
-
-
-def _longest_cycle(image: Ints, vertices: Ints) -> int:
-    """How many uses of a renaming it takes until the last of some vertices has come back."""
-    at, uses = image[vertices], 1
-    away = at != vertices
-    while away.any():
-        at, vertices = image[at[away]], vertices[away]
-        uses += 1
-        away = at != vertices
-    return uses
-
-
-def _rotate_twins(refiner: _Refiner, colours: Hashes, here: npt.NDArray[np.bool_]) -> Ints | None:
-    """Move vertices of some level that share a colour on by one, all cells at once or one after another."""
-    order, counts = _ties(colours)
-    tied = order[(counts > 1) & here[order]]
-    if not len(tied):
-        return None
-    at_once = _rotation(colours, tied)
-    image = _match(refiner, *at_once)
-    if image is not None:
-        return image
-    first_cell = tied[colours[tied] == colours[tied.min()]]
-    return _match(refiner, *_rotation(colours, first_cell))
-
-
-def _rotation(colours: Hashes, tied: Ints) -> tuple[Hashes, Hashes]:
-    """Two colourings that lead each of the tied vertices to the next one of its colour."""
-    order = tied[np.lexsort((tied, colours[tied]))]
-    cell = colours[order]
-    begins = np.flatnonzero(np.concatenate(([True], cell[1:] != cell[:-1])))
-    lengths = np.diff(np.append(begins, len(order)))
-    begin, length = np.repeat(begins, lengths), np.repeat(lengths, lengths)
-    place = np.arange(len(order)) - begin
-    following = order[begin + (place + 1) % length]
-    ours, theirs = colours.copy(), colours.copy()
-    label = _mix(cell + _mix(place.astype(np.uint64) + np.uint64(17)))
-    ours[order], theirs[following] = label, label
-    return ours, theirs
 
 
 # ------------------------------------------------------------------------------------------------------ units
@@ -277,7 +106,7 @@ def _same_neighbours(network: Network) -> Ints:
     """Put ranks together that are joined with the same vertices; all others are in no unit."""
     n = network.nranks
     hashed = np.zeros(n, np.uint64)
-    name = _mix(np.arange(network.nvertices, dtype=np.uint64) + np.uint64(23))
+    name = mix(np.arange(network.nvertices, dtype=np.uint64) + np.uint64(23))
     leaving = network.src < n
     np.add.at(hashed, network.src[leaving], name[network.dst[leaving]])
     _, first, where = np.unique(hashed, return_index=True, return_inverse=True)
@@ -390,7 +219,7 @@ def _nearest_outside(network: Network, inside: Ints) -> tuple[Ints, Ints]:
     relay[:n] = 0
     unit_of_rank = inside[:n]
     signature, met = np.zeros(n, np.uint64), np.full(n, count, np.int64)
-    name = _mix(np.arange(count, dtype=np.uint64) + np.uint64(19))
+    name = mix(np.arange(count, dtype=np.uint64) + np.uint64(19))
     ahead = forward[:n]
     for _ in range(4):
         ahead = ahead.tocoo()
@@ -535,7 +364,7 @@ def _memo(network: Network) -> _Memo:
 
 
 def _search(network: Network) -> Iterator[Structure]:
-    refiner = _Refiner(network)
+    refiner = Refiner(network)
     if _direct(network) and network.nranks > 1:
         found = translations(network.nranks, network.src, network.dst, network.capacity)
         if found is not None:

@@ -28,8 +28,8 @@ def relabel(schedule: Schedule, numbers: Sequence[int]) -> Schedule:
     Raises
     ------
     UsageError
-        ``numbers`` is no permutation, or the collective has a block per rank, which would have to
-        move as well.
+        ``numbers`` is no permutation, or the collective has a block per rank, which would have to move as
+        well.
     """
     n = schedule.nranks
     if sorted(numbers) != list(range(n)):
