@@ -11,7 +11,6 @@ import time
 from dataclasses import replace
 
 from pycomm.errors import DeadlineExceeded, PlanningError
-from pycomm.planner.graph.bounds import bound
 from pycomm.planner.graph.faults import Fault
 from pycomm.planner.graph.one_way_plans import CLOSE
 from pycomm.planner.graph.repair import repair
@@ -57,7 +56,9 @@ def _exact_bound(plan: Plan) -> AnyBound:
         from pycomm.planner.graph.free_roots import allreduce_bound
 
         return allreduce_bound(plan.network)
-    return bound(plan.network, plan.kind, plan.root)
+    from pycomm.planner.graph.balance import tree_bound
+
+    return tree_bound(plan.network, plan.kind, plan.root)
 
 
 class Replanning:
