@@ -19,7 +19,7 @@ from pycomm.planner.graph.parts_bound import PartsBound, parts_bounds
 from pycomm.planner.graph.patched_forest import PatchedForest
 from pycomm.planner.graph.patches import Held
 from pycomm.planner.graph.repair import prepare, repair
-from pycomm.planner.graph.replanning import replan_in_background
+from pycomm.planner.graph.replanning import replan, replan_in_background
 from pycomm.planner.graph.synthesis import Plan, plan_on
 from pycomm.testing.interpreter import interpret
 from pycomm.topology.generators import box, rail_optimized, star, torus
@@ -245,3 +245,27 @@ def test_the_background_gives_the_exact_bound_and_can_be_cancelled() -> None:
     search.cancel()
     assert search.result() is plan
     assert search.done()
+
+
+def test_a_search_that_nobody_wants_any_more_ends_at_its_next_step() -> None:
+    plan = planned(torus([4, 4], rate="50 GB/s"), Kind.ALLREDUCE)
+    worse = repair(plan, link_fault("device5", "device6", 10**9, both_ways=True))
+    assert worse.ratio < Fraction(99, 100)
+    ended = replan(worse, is_wanted=lambda: False)
+    assert ended.algbw == worse.algbw
+    assert replan(worse).algbw > worse.algbw
+
+
+def test_a_lost_cable_between_switches_is_passed_round_on_one_other_switch() -> None:
+    """Leaf, spine, leaf: another spine, and no leaf more."""
+    topology = rail_optimized(16, box(2, "100 GB/s", nics=2, nic_rate="10 GB/s"), radix=8, rate="10 GB/s")
+    plan = planned(topology, Kind.ALLGATHER)
+    longest = max(len(edge.path) for tree in plan.forests[0].trees for edge in tree.edges)
+    ends = next(
+        (topology.nodes[link.src].name, topology.nodes[link.dst].name)
+        for link in topology.links
+        if "leaf" in topology.nodes[link.src].name and "spine" in topology.nodes[link.dst].name
+    )
+    repaired = repair(plan, link_fault(*ends, both_ways=True))
+    assert not wrong(repaired)
+    assert max(len(edge.path) for tree in repaired.forests[0].trees for edge in tree.edges) == longest

@@ -244,27 +244,44 @@ class Work:
         gone = [i for i, pair in enumerate(pairwise(path)) if pace[link_of[pair]] == math.inf]
         first, last = gone[0], gone[-1] + 1
         share = patch.weight / half.total
-        heads = self._steps(half.index.ahead[path[first]], path, share)
-        tails = self._steps(half.index.near[path[last]], path, share) if heads else {}
-        ways: list[tuple[float, int, tuple[int, ...]]] = [
-            (max(heads[v], tails[v]), 1, (v,)) for v in heads if v in tails
-        ]
-        if not ways and len(heads) <= len(tails):
-            for v, reached in heads.items():
-                for other, busy in self._steps(half.index.ahead[v], path, share).items():
-                    if other in tails:
-                        ways.append((max(reached, busy, tails[other]), 2, (v, other)))
-        elif not ways:
-            for v, reached in tails.items():
-                for other, busy in self._steps(half.index.near[v], path, share).items():
-                    if other in heads:
-                        ways.append((max(reached, busy, heads[other]), 2, (other, v)))
-        if not ways:
-            return False
-        whole = (*path[: first + 1], *min(ways)[2], *path[last:])
+        # Over one vertex: round what is gone, or round that and a link beside it: over another spine, say.
+        for start, end in ((first, last), (first, last + 1), (first - 1, last)):
+            if start < 0 or end == len(path):
+                continue
+            heads = self._steps(half.index.ahead[path[start]], path, share)
+            tails = self._steps(half.index.near[path[end]], path, share) if heads else {}
+            ways = [(max(heads[v], tails[v]), (v,)) for v in heads if v in tails]
+            if ways:
+                break
+        else:
+            start, end = first, last
+            ways = self._over_two(half, path, start, end, share)
+            if not ways:
+                return False
+        whole = (*path[: start + 1], *min(ways)[1], *path[end:])
         patch.held[rank] = Held(int(patch.back[whole[0]]), whole)
         self.charge(half, patch, whole, +1)
         return True
+
+    def _over_two(
+        self, half: Half, path: Sequence[int], start: int, end: int, share: float
+    ) -> list[tuple[float, tuple[int, ...]]]:
+        """Ways over two vertices between two places of a path, each with how busy it gets."""
+        heads = self._steps(half.index.ahead[path[start]], path, share)
+        tails = self._steps(half.index.near[path[end]], path, share) if heads else {}
+        if len(heads) <= len(tails):
+            return [
+                (max(reached, busy, tails[other]), (v, other))
+                for v, reached in heads.items()
+                for other, busy in self._steps(half.index.ahead[v], path, share).items()
+                if other in tails
+            ]
+        return [
+            (max(reached, busy, heads[other]), (other, v))
+            for v, reached in tails.items()
+            for other, busy in self._steps(half.index.near[v], path, share).items()
+            if other in heads
+        ]
 
     def _steps(
         self, neighbours: Sequence[tuple[int, int]], path: Sequence[int], share: float

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from pycomm.errors import DeadlineExceeded, PlanningError
@@ -24,13 +25,15 @@ MOST_MOVES, MOST_REFUSALS = 4096, 256
 """Trees that are moved to relieve the busiest links, and that may find no other way before one is left."""
 
 
-def replan(plan: Plan) -> Plan:
+def replan(plan: Plan, *, is_wanted: Callable[[], bool] = lambda: True) -> Plan:
     """Give a repaired plan its exact bound, or plan anew where it is more than 1% below; the better of both.
 
     Parameters
     ----------
     plan
         Repaired, or any other.
+    is_wanted
+        Asked between the steps; when it says no, what there is by then is the answer.
 
     Notes
     -----
@@ -39,10 +42,10 @@ def replan(plan: Plan) -> Plan:
     """
     started = time.perf_counter()
     plan = replace(plan, bound=_exact_bound(plan))
-    if plan.ratio < CLOSE:
+    if plan.ratio < CLOSE and is_wanted():
         moved = replace(repair(plan, Fault(), moves=MOST_MOVES, refusals=MOST_REFUSALS), bound=plan.bound)
         plan = moved if moved.algbw > plan.algbw else plan
-    if plan.ratio < CLOSE:
+    if plan.ratio < CLOSE and is_wanted():
         try:
             anew = plan_on(plan.network, plan.kind, plan.root)
         except PlanningError:  # such as weights too fine; the plan that there is stays good
@@ -69,14 +72,18 @@ class Replanning:
         self._found: Plan | None = None
         self._error: BaseException | None = None
         self._cancelled = False
-        self._thread = threading.Thread(target=self._run, name="pycomm-replan", daemon=True)
+        # Not a daemon: what ends while a solver's C++ is on its stack takes the whole program down.
+        self._thread = threading.Thread(target=self._run, name="pycomm-replan")
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._found = replan(self._plan)
+            self._found = replan(self._plan, is_wanted=self._is_wanted)
         except BaseException as error:  # result() raises it where somebody hears
             self._error = error
+
+    def _is_wanted(self) -> bool:
+        return not self._cancelled and threading.main_thread().is_alive()
 
     def done(self) -> bool:
         """Whether the search has ended; does not block."""
@@ -110,6 +117,8 @@ class Replanning:
 
 def replan_in_background(plan: Plan) -> Replanning:
     """Look for a plan within 1% of the optimum in a thread; the interpreter is free for most of the time.
+
+    A program that ends waits for the step that the search is at, seconds on large networks.
 
     Parameters
     ----------
