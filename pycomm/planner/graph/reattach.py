@@ -250,7 +250,9 @@ class Work:
                 continue
             heads = self._steps(half.index.ahead[path[start]], path, share)
             tails = self._steps(half.index.near[path[end]], path, share) if heads else {}
-            ways = [(max(heads[v], tails[v]), (v,)) for v in heads if v in tails]
+            ways: list[tuple[float, tuple[int, ...]]] = [
+                (max(heads[v], tails[v]), (v,)) for v in heads if v in tails
+            ]
             if ways:
                 break
         else:
@@ -481,9 +483,10 @@ class Work:
             if most <= least:
                 return
             self.limit = max(least, most * (1 - step))
-            over = sorted((-busy, link) for link, busy in enumerate(self.busy) if busy > self.limit)
+            busy = np.array(self.busy)
+            over = np.flatnonzero(busy > self.limit)
             helped = len(over) <= moves
-            for _, link in over if helped else ():
+            for link in over[np.argsort(-busy[over], kind="stable")].tolist() if helped else ():
                 if self.busy[link] > self.limit:
                     moves -= self.shed(link, moves, refusals)
                     if self.busy[link] >= most * (1 - STEPS[1] / 2):  # the others will not help
