@@ -52,7 +52,9 @@ __all__ = ["AlikeBound", "AnyBound", "Plan", "plan_on", "synthesize"]
 CLOSE = Fraction(99, 100)
 """Part of the bound that is enough when no number of trees is asked for."""
 FREE_ROOT_RANKS = 256
-"""More ranks that are not alike share equally in an allreduce: the linear programme takes too long."""
+"""More ranks that are not alike are equal roots of an allreduce: choosing roots exactly takes too long."""
+FALLS_SHORT = Fraction(9, 10)
+"""An allreduce whose shared links reach less of its bound is planned by its halves as well."""
 EXACT_TREES = 64
 """Trees at each rank that a structure may take to meet its bound exactly."""
 
@@ -481,11 +483,27 @@ def _free_allreduce(network: Network, exact: bool) -> _Found:
     from pycomm.planner.graph.free_roots import allreduce_bound, allreduce_forests
 
     if network.nranks > FREE_ROOT_RANKS:
-        return _equal_allreduce(network, exact)
+        return _shared_allreduce(network, exact)
     bound = allreduce_bound(network)
     up, down = allreduce_forests(network, bound, Fraction(1) if exact else CLOSE)
     seconds = shared_seconds(network, (up, down))
     return _Found((up, down), seconds, bound, _most_trees(down), "free roots, shared links")
+
+
+def _shared_allreduce(network: Network, exact: bool) -> _Found:
+    """Share the links by a quick linear programme, with equal roots; by halves where that falls short."""
+    from pycomm.planner.graph.shared_links import shared_allreduce
+
+    shared = shared_allreduce(network)
+    if shared is None:
+        return _equal_allreduce(network, exact)
+    forests, bound = shared
+    found = _Found(
+        forests, shared_seconds(network, forests), bound, _most_trees(forests[1]), "equal roots, shared links"
+    )
+    if bound.seconds_per_byte >= FALLS_SHORT * found.seconds_per_byte:
+        return found
+    return _better(_equal_allreduce(network, exact), found)
 
 
 def _equal_allreduce(network: Network, exact: bool) -> _Found:
