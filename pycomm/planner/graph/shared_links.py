@@ -70,6 +70,7 @@ from pycomm.planner.graph.free_roots import FreeRootBound
 from pycomm.planner.graph.network import Network
 from pycomm.planner.graph.packing import pack
 from pycomm.planner.graph.partition_bound import partition_bound
+from pycomm.planner.graph.passages import joined
 from pycomm.planner.graph.rational import simplest
 from pycomm.planner.graph.reports import AnyBound
 from pycomm.planner.graph.rounding import whole_shares
@@ -89,8 +90,8 @@ CLOSE = Fraction(99, 100)
 MAX_ROUNDS = 40
 MAX_UNITS = 1 << 13
 """Units of data into which forests may divide it."""
-SPARES = (0.0, 0.002, 0.004, 0.006, 0.01)
-"""What shares may exceed those needed by before they are rounded, to make up for rounding down."""
+SPARES = (0.01, 0.008, 0.006, 0.004, 0.002, 0.0)
+"""By how much shares may exceed those needed before they are rounded; more makes packing quicker."""
 _GRID = 1 << 30
 """Whole units that the data of one rank are divided into, for max-flows."""
 
@@ -189,7 +190,7 @@ class _Master:
         return True
 
     def cuts(self) -> tuple[Any, _Floats]:
-        """Coefficients of the sets, and the part of all data that has to enter each."""
+        """Give coefficients of the sets, and the part of all data that has to enter each."""
         from scipy.sparse import csr_array
 
         starts = np.cumsum([0, *(len(row) for row, _ in self.rows)])
@@ -198,7 +199,7 @@ class _Master:
         return table, np.array([part for _, part in self.rows])
 
     def best(self) -> float:
-        """Greatest rate that the known sets allow, in units of capacity."""
+        """Find the greatest rate that the known sets allow, in units of capacity."""
         from scipy.sparse import csr_array, hstack
 
         table, part = self.cuts()
@@ -440,7 +441,8 @@ def shared_allreduce(network: Network) -> tuple[tuple[Forest, Forest], AnyBound]
     """
     least: AnyBound = min(_bounds(network), key=lambda one: one.algbw)
     most = least.algbw / network.unit
-    master = _master(network)
+    inner = joined(network)
+    master = _master(inner.network)
     shares = _best_shares(master, most)
     whole = None if shares is None else _whole(master, shares)
     if shares is None or whole is None:
@@ -448,11 +450,12 @@ def shared_allreduce(network: Network) -> tuple[tuple[Forest, Forest], AnyBound]
     k, (broadcast, reduction), rate = whole
     roots = np.full(network.nranks, k, np.int64)
     back = master.halves[1]
-    down = pack(network, broadcast, roots)
+    down = pack(inner.network, broadcast, roots)
     if len(master.own) == 1:
         up = flat_forest(back.network, down.flat)
     else:
         up = pack(back.network, reduction[back.base], roots)
+    forests = inner.expanded(up, back=True), inner.expanded(down)
     if rate < CLOSE * most and not network.multicast and not network.reduction:
         certificate = master.proof()
         upper = certificate.value()
@@ -460,5 +463,6 @@ def shared_allreduce(network: Network) -> tuple[tuple[Forest, Forest], AnyBound]
             time = network.nranks * k / rate
             parts = tuple(tuple(value / time for value in half.tolist()) for half in (broadcast, reduction))
             starts = (k / time,) * network.nranks
-            least = FreeRootBound(network, Solution(parts, starts, rate, upper, certificate, shares.rounds))
-    return (up, down), least
+            solution = Solution(parts, starts, rate, upper, certificate, shares.rounds)
+            least = FreeRootBound(inner.network, solution)
+    return forests, least
