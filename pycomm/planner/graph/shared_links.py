@@ -44,6 +44,7 @@ References
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -91,7 +92,8 @@ MAX_ROUNDS = 40
 MAX_UNITS = 1 << 13
 """Units of data into which forests may divide it."""
 SPARES = (0.01, 0.008, 0.006, 0.004, 0.002, 0.0)
-"""By how much shares may exceed those needed before they are rounded; more makes packing quicker."""
+"""By how much shares may exceed those needed before they are rounded; more makes packing quicker. So do two
+units for each rank, or more: with a single one rounding takes the room that packing needs."""
 _GRID = 1 << 30
 """Whole units that the data of one rank are divided into, for max-flows."""
 
@@ -384,7 +386,7 @@ def _whole(master: _Master, shares: Shares) -> tuple[int, _Ints, Fraction] | Non
         for h in master.own
     ]
     best = None
-    for k in range(1, max(1, MAX_UNITS // n) + 1):
+    for k in range(2, max(2, MAX_UNITS // n) + 1):
         for spare in SPARES:
             unit = round(_GRID / (k * (1 + spare)))
             whole = [whole_shares(network, share, unit) for share in fine]
@@ -439,9 +441,10 @@ def shared_allreduce(network: Network) -> tuple[tuple[Forest, Forest], AnyBound]
     TopologyError
         Data cannot reach some rank.
     """
-    least: AnyBound = min(_bounds(network), key=lambda one: one.algbw)
-    most = least.algbw / network.unit
     inner = joined(network)
+    bounds = itertools.chain(_bounds(network), _bounds(inner.network))
+    least: AnyBound = min(bounds, key=lambda one: one.algbw)
+    most = least.algbw / network.unit
     master = _master(inner.network)
     shares = _best_shares(master, most)
     whole = None if shares is None else _whole(master, shares)
