@@ -16,6 +16,7 @@ from pycomm.planner.graph.shared_links import mirror, shared_allreduce
 from pycomm.planner.graph.synthesis import plan_on, shared_seconds
 from pycomm.topology.model import Link, Node, NodeKind, Topology
 from pycomm.types import CollectiveKind
+from pycomm.verify import verify
 
 GB = 10**9
 
@@ -122,6 +123,7 @@ def test_many_unlike_ranks_are_planned_so(monkeypatch: pytest.MonkeyPatch) -> No
     assert plan.how == "equal roots, shared links"
     assert plan.ratio >= Fraction(99, 100)
     assert not [problem for forest in plan.forests for problem in forest.problems()]
+    assert not [*verify(plan.schedule())]
 
 
 def test_halves_are_planned_as_well_where_sharing_falls_short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,15 +25,24 @@ thousands of ranks:
   turned round, at no loss (average any solution and its image), and half of the unknowns are left.
 * The rate aimed at is a little below the best that is known to be possible, so that solutions have room, and
   the one is taken that shares arcs most evenly: it breaks few sets that are not yet known.
+* Switches between two neighbours are left out (:mod:`~pycomm.planner.graph.passages`). What turns round in
+  one counts for a set that holds it and leads nowhere, and each would have to be learnt.
 * It ends when the shares found carry nearly the best rate known to be possible, whatever is broken by less.
 
 The shares are then rounded to whole units, k for each rank, such that switches stay balanced, and trees are
 packed into them as into any capacities: once, where the one half is the other turned round.
 
+How good
+--------
+Where the bounds that need no programme are not met, the multipliers of the one with free roots are made
+fractions and prove what no trees exceed. At least half of that is certain before rounding: both shares of
+free roots together let R into every set, which is enough for either half with equal roots. In practice equal
+roots lose a few tenths of a percent, and rounding the rest of 1%.
+
 Cost
 ----
-A linear programme of one unknown for each arc and a sweep of flows for each round, one to a dozen rounds;
-then the packing.
+A linear programme of one unknown for each arc and a sweep of flows for each round, mostly a single one; then
+the packing, which takes longest. 1,024 ranks of which a tenth of the cables are slow: 5 to 35 s.
 
 References
 ----------
@@ -53,7 +62,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pycomm.errors import InternalError
 from pycomm.planner.graph.bounds import bound
 from pycomm.planner.graph.cut_lp import (
     Certificate,
@@ -201,7 +209,7 @@ class _Master:
         return table, np.array([part for _, part in self.rows])
 
     def best(self) -> float:
-        """Find the greatest rate that the known sets allow, in units of capacity."""
+        """Find the greatest rate that the known sets allow, in units of capacity; 0 if that is not told."""
         from scipy.sparse import csr_array, hstack
 
         table, part = self.cuts()
@@ -212,9 +220,7 @@ class _Master:
         cost[-1] = -1.0
         right = np.concatenate([np.zeros(len(part)), self.room])
         found = _highs(cost, above, right, equal, np.append(self.limit, np.inf))
-        if found is None:
-            raise InternalError("HiGHS did not solve the linear programme of shared links; please report it")
-        return float(found.x[-1]) * self.scale
+        return 0.0 if found is None else float(found.x[-1]) * self.scale
 
     def even(self, rate: float) -> _Floats | None:
         """Find shares that carry a rate over the known sets, as even as can be; ``None`` if there are none.
@@ -235,8 +241,8 @@ class _Master:
         values = np.maximum(found.x[: self.count] + found.x[self.count :], 0.0) * self.scale
         return np.stack([values[unknown] for unknown in self.unknown])
 
-    def proof(self) -> Certificate:
-        """Prove what the known sets allow, wherever the roots are: the multipliers, in whole numbers.
+    def proof(self) -> Certificate | None:
+        """Prove what the known sets allow, wherever the roots are; ``None`` if the solver gives up.
 
         Free roots enter as one more unknown for each rank, and all data as the last one.
         """
@@ -262,7 +268,7 @@ class _Master:
         right = np.concatenate([np.zeros(count), self.room])
         found = _highs(cost, above, right, equal, np.concatenate([self.limit, np.full(n + 1, np.inf)]))
         if found is None:
-            raise InternalError("HiGHS did not solve the linear programme of shared links; please report it")
+            return None
         weights = [_fraction(max(0.0, -value)) for value in found.ineqlin.marginals[:count]]
         potentials = [_fraction(-value) for value in found.eqlin.marginals[:-1]]
         return self._certificate(weights, potentials)
@@ -461,8 +467,8 @@ def shared_allreduce(network: Network) -> tuple[tuple[Forest, Forest], AnyBound]
     forests = inner.expanded(up, back=True), inner.expanded(down)
     if rate < CLOSE * most and not network.multicast and not network.reduction:
         certificate = master.proof()
-        upper = certificate.value()
-        if upper is not None and upper < most:
+        upper = None if certificate is None else certificate.value()
+        if certificate is not None and upper is not None and upper < most:
             time = network.nranks * k / rate
             parts = tuple(tuple(value / time for value in half.tolist()) for half in (broadcast, reduction))
             starts = (k / time,) * network.nranks
