@@ -42,7 +42,7 @@ roots lose a few tenths of a percent, and rounding the rest of 1%.
 Cost
 ----
 A linear programme of one unknown for each arc and a sweep of flows for each round, mostly a single one; then
-the packing, which takes longest. 1,024 ranks of which a tenth of the cables are slow: 5 to 35 s.
+the packing, which takes longest. 1,024 ranks, a tenth of all cables slow: 10 to 30 s.
 
 References
 ----------
