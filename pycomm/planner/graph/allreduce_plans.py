@@ -3,7 +3,8 @@
 Where renamings lead every rank to every other, some best plan is a reduce_scatter and an allgather, each the
 best by itself, and what limits the one limits the other. Where ranks differ, which of them are roots of how
 much, and which half uses how much of each link, is left to a linear programme
-(:mod:`~pycomm.planner.graph.free_roots`), or, for very many ranks, shared equally.
+(:mod:`~pycomm.planner.graph.free_roots`). Very many unlike ranks are equal roots, and a quicker one only
+shares the links (:mod:`~pycomm.planner.graph.shared_links`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pycomm.planner.graph.candidates import most_load, replicated_forests, rever
 from pycomm.planner.graph.few_trees import free_forests
 from pycomm.planner.graph.forest import Forest
 from pycomm.planner.graph.network import Network
-from pycomm.planner.graph.one_way_plans import CLOSE, Found, most_trees, spread
+from pycomm.planner.graph.one_way_plans import CLOSE, Found, better, most_trees, spread
 from pycomm.planner.graph.partition_bound import partition_bound
 from pycomm.planner.graph.reports import AnyBound
 from pycomm.planner.graph.structure import Structure, structures
@@ -30,7 +31,9 @@ from pycomm.types import CollectiveKind
 __all__ = ["AlikeBound", "allreduce", "shared_seconds"]
 
 FREE_ROOT_RANKS = 256
-"""More ranks that are not alike share equally in an allreduce: the linear programme takes too long."""
+"""More ranks that are not alike are equal roots of an allreduce: choosing roots exactly takes too long."""
+FALLS_SHORT = Fraction(9, 10)
+"""An allreduce whose shared links reach less of its bound is planned by its halves as well."""
 
 
 @dataclass(frozen=True)
@@ -209,11 +212,27 @@ def _free_allreduce(network: Network, exact: bool) -> Found:
     from pycomm.planner.graph.free_roots import allreduce_bound, allreduce_forests
 
     if network.nranks > FREE_ROOT_RANKS:
-        return _equal_allreduce(network, exact)
+        return _shared_allreduce(network, exact)
     bound = allreduce_bound(network)
     up, down = allreduce_forests(network, bound, Fraction(1) if exact else CLOSE)
     seconds = shared_seconds(network, (up, down))
     return Found((up, down), seconds, bound, most_trees(down), "free roots, shared links")
+
+
+def _shared_allreduce(network: Network, exact: bool) -> Found:
+    """Share the links by a quick linear programme, with equal roots; by halves where that falls short."""
+    from pycomm.planner.graph.shared_links import shared_allreduce
+
+    shared = shared_allreduce(network)
+    if shared is None:
+        return _equal_allreduce(network, exact)
+    forests, bound = shared
+    found = Found(
+        forests, shared_seconds(network, forests), bound, most_trees(forests[1]), "equal roots, shared links"
+    )
+    if bound.seconds_per_byte >= FALLS_SHORT * found.seconds_per_byte:
+        return found
+    return better(_equal_allreduce(network, exact), found)
 
 
 def _equal_allreduce(network: Network, exact: bool) -> Found:

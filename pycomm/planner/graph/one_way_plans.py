@@ -27,7 +27,7 @@ from pycomm.types import CollectiveKind
 if TYPE_CHECKING:
     from pycomm.planner.graph.balance import BalancedBound
 
-__all__ = ["CLOSE", "Found", "most_trees", "rooted", "spread"]
+__all__ = ["CLOSE", "Found", "better", "most_trees", "rooted", "spread"]
 
 CLOSE = Fraction(99, 100)
 """Part of the bound that is enough when no number of trees is asked for."""
@@ -98,7 +98,7 @@ def spread(network: Network, kind: CollectiveKind, k: int | None, exact: bool) -
     found = Found((best.forest,), best.load / per_byte, bound, best.k, best.how) if best else None
     if found and found.seconds_per_byte * per_byte <= goal:
         return found
-    return _better(found, _packed(flows, bound, k, exact))
+    return better(found, _packed(flows, bound, k, exact))
 
 
 def _packed(flows: Network, bound: Bound, k: int | None, exact: bool) -> Found:
@@ -119,8 +119,8 @@ def _packed(flows: Network, bound: Bound, k: int | None, exact: bool) -> Found:
     return Found((forest,), 1 / forest.algbw(), proved, most_trees(forest), how)
 
 
-def _better(found: Found | None, packed: Found) -> Found:
-    """Take what structure suggests, if that is as good; what packing learnt about the bound stays."""
+def better(found: Found | None, packed: Found) -> Found:
+    """Take what was found first, if that is as good; what packing learnt about the bound stays."""
     if found is None or packed.seconds_per_byte < found.seconds_per_byte:
         return packed
     return replace(found, bound=packed.bound)
@@ -157,4 +157,4 @@ def rooted(network: Network, kind: CollectiveKind, root: int, k: int | None, exa
             best = Found((forest,), seconds, bound, len(forest.trees), what)
             if seconds <= goal:
                 return best
-    return _better(best, _packed(flows, bound, k, exact))
+    return better(best, _packed(flows, bound, k, exact))
