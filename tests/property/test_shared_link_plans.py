@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from pycomm.errors import TopologyError
@@ -49,8 +49,18 @@ def checked(network: Network) -> tuple[Fraction, Fraction, Fraction]:
     return rate, bound.algbw, best.algbw
 
 
+def dead_ends() -> Network:
+    """Two ranks that send faster than they hear; other switches hang on theirs, and first shares go there."""
+    kinds = [NodeKind.DEVICE] * 2 + [NodeKind.SWITCH] * 5
+    links = [Link(0, 2, 20), Link(2, 0, 10), Link(1, 2, 20), Link(2, 1, 10)]
+    links += [link for end in range(3, 7) for link in (Link(2, end, 10), Link(end, 2, 10))]
+    nodes = tuple(Node(f"v{i}", kind) for i, kind in enumerate(kinds))
+    return network_of(Topology("dead ends", nodes, tuple(links)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(networks())
+@example(dead_ends())
 def test_at_least_half_of_free_roots_and_bounds_that_hold(network: Network) -> None:
     """Both shares together let as much into every set as free roots carry: enough for a half of equal roots.
 

@@ -349,7 +349,7 @@ def _best_shares(master: _Master, most: Fraction) -> Shares | None:
                 return None
             continue
         carried, grown = _learn(master, found, aim)
-        if best is None or carried > best.rate:
+        if carried > (0.0 if best is None else best.rate):
             best = Shares(found, carried, limit, rounds)
         if carried >= ENOUGH * limit or not grown:
             break
@@ -360,9 +360,10 @@ def _learn(master: _Master, shares: _Floats, aim: float) -> tuple[float, bool]:
     """Add the sets that shares break at a rate; the rate that they do carry, and whether any set was new."""
     n = master.network.nranks
     grown = False
-    part = 1.0
+    carried = 1.0
     for h in master.own:
         side = master.halves[h]
+        part = 1.0
         while True:
             whole = np.floor(shares[h][side.base] * (n * _GRID / (aim * part))).astype(np.int64)
             least = 1.0
@@ -373,7 +374,8 @@ def _learn(master: _Master, shares: _Floats, aim: float) -> tuple[float, bool]:
             part *= least
             if least > 1 - 1e-6 or part < ENOUGH:
                 break
-    return aim * part, grown
+        carried = min(carried, part)
+    return aim * carried, grown
 
 
 def _whole(master: _Master, shares: Shares) -> tuple[int, _Ints, Fraction] | None:
